@@ -1,0 +1,70 @@
+#include "common/hash.h"
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <xxhash.h>
+
+static void to_hex(const unsigned char digest[32], char hex[YX_SHA256_HEX]) {
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+}
+
+yx_status yx_sha256(const void *data, size_t size, char hex[YX_SHA256_HEX]) {
+    unsigned char digest[32];
+    if (!EVP_Digest(data, size, digest, NULL, EVP_sha256(), NULL)) return yx_fail(YX_ERR_INTERNAL, "SHA-256 failed");
+    to_hex(digest, hex);
+    return YX_OK;
+}
+
+yx_status yx_sha256_file(const char *path, char hex[YX_SHA256_HEX]) {
+    yx_status status = YX_OK;
+    static const size_t piece = 1 << 16;
+    unsigned char buffer[1 << 16], digest[32];
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    FILE *file = fopen(path, "rb");
+    if (!file) {
+        status = yx_fail_errno("cannot open %s", path);
+        goto fail;
+    }
+    if (!context || !EVP_DigestInit_ex(context, EVP_sha256(), NULL)) YX_FAIL(YX_ERR_INTERNAL, "SHA-256 failed");
+    for (size_t got; (got = fread(buffer, 1, piece, file)) > 0;)
+        if (!EVP_DigestUpdate(context, buffer, got)) YX_FAIL(YX_ERR_INTERNAL, "SHA-256 failed");
+    if (ferror(file)) {
+        status = yx_fail_errno("cannot read %s", path);
+        goto fail;
+    }
+    if (!EVP_DigestFinal_ex(context, digest, NULL)) YX_FAIL(YX_ERR_INTERNAL, "SHA-256 failed");
+    to_hex(digest, hex);
+fail:
+    if (file) fclose(file);
+    EVP_MD_CTX_free(context);
+    return status;
+}
+
+// CRC-32C, polynomial 0x1EDC6F41 reflected, eight bytes a step by tables ("slicing by 8").
+static uint32_t crc_table[8][256];
+static pthread_once_t crc_once = PTHREAD_ONCE_INIT;
+static void fill_crc_table(void) {
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++) c = c & 1 ? (c >> 1) ^ 0x82F63B78u : c >> 1;
+        crc_table[0][i] = c;
+    }
+    for (int t = 1; t < 8; t++)
+        for (int i = 0; i < 256; i++)
+            crc_table[t][i] = (crc_table[t - 1][i] >> 8) ^ crc_table[0][crc_table[t - 1][i] & 0xff];
+}
+
+uint32_t yx_crc32c(uint32_t crc, const void *data, size_t size) {
+    pthread_once(&crc_once, fill_crc_table);
+    const unsigned char *p = data;
+    uint32_t c = ~crc;
+    for (; size >= 8; size -= 8, p += 8) {
+        c ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        c = crc_table[7][c & 0xff] ^ crc_table[6][(c >> 8) & 0xff] ^ crc_table[5][(c >> 16) & 0xff] ^
+            crc_table[4][c >> 24] ^ crc_table[3][p[4]] ^ crc_table[2][p[5]] ^ crc_table[1][p[6]] ^ crc_table[0][p[7]];
+    }
+    while (size--) c = (c >> 8) ^ crc_table[0][(c ^ *p++) & 0xff];
+    return ~c;
+}
+
+uint64_t yx_hash64(const void *data, size_t size, uint64_t seed) { return XXH3_64bits_withSeed(data, size, seed); }

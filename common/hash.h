@@ -1,0 +1,12 @@
+// Digests: SHA-256 for identity (tokenizer, shard, config), CRC-32C for blocks of stored data, XXH3 for hash tables.
+#pragma once
+#include "common/status.h"
+#include <stdint.h>
+
+enum { YX_SHA256_HEX = 65 }; // 64 hexadecimal digits and the terminating zero
+
+yx_status yx_sha256(const void *data, size_t size, char hex[YX_SHA256_HEX]);
+yx_status yx_sha256_file(const char *path, char hex[YX_SHA256_HEX]);
+// CRC-32C (Castagnoli) of `data`, continuing from `crc` (0 to start).
+uint32_t yx_crc32c(uint32_t crc, const void *data, size_t size);
+uint64_t yx_hash64(const void *data, size_t size, uint64_t seed);

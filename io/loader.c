@@ -1,0 +1,390 @@
+#include "io/loader.h"
+#include "common/hash.h"
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { ROW = ORDER_BLOCK_TOKENS + 1, GROUP = 64, CACHE_LINE = 16, MICRO_MULTIPLE = 128, MAX_MESSAGE = 2048 };
+
+// The blocks of one shuffle window, read when they are first needed. A block's sequences are scattered over the whole
+// window, so each block is read once in one piece instead of once a sequence.
+typedef struct window_cache {
+    int64_t epoch, window; // -1: none yet
+    uint32_t *rows;        // [window_blocks, ROW]: each block and the token behind it
+    bool *loaded;          // [window_blocks]
+} window_cache;
+
+typedef struct slot {
+    micro_batch batch;
+    bool last_of_step;
+} slot;
+
+struct loader {
+    const dataset *data;
+    data_order order;
+    bool document_mask;
+    int64_t depth, max_micro_tokens;
+    window_cache cache; // the thread's own
+
+    pthread_t thread;
+    bool thread_started;
+    pthread_mutex_t lock;
+    pthread_cond_t work, ready;
+    // Under the lock from here on.
+    bool stop;
+    load_request queue[LOADER_MAX_STEPS]; // steps with micro-batches not filled yet; the first is being filled
+    int queued;
+    int64_t next_micro;  // of queue[0]
+    int64_t outstanding; // steps requested and not taken to their end
+    int64_t generation;  // counts cancels: a filling that began before one is dropped
+    slot *slots;         // ring of depth + 2: two stay with the caller
+    int64_t next_fill, next_take;
+    yx_status failure; // of the thread
+    char message[MAX_MESSAGE], origin[256];
+    double waited;
+};
+
+int64_t loader_num_micro_batches(const load_request *request) {
+    int64_t per = request->micro_tokens / request->seq_len;
+    int64_t n = (request->num_sequences + per - 1) / per;
+    return n > 0 ? n : 1;
+}
+
+// --- Filling
+// ----------------------------------------------------------------------------------------------------------- Puts a
+// sequence of n tokens (and the one behind it) at `at`. index: what tells it apart in the hash.
+static void place(micro_batch *out, int64_t at, const uint32_t *tokens, int64_t n, uint32_t eot, bool document_mask,
+                  uint64_t index) {
+    int32_t *token = out->token + at, *target = out->target + at, *seq_start = out->seq_start + at;
+    memcpy(token, tokens, (size_t)n * sizeof *token);
+    memcpy(target, tokens + 1, (size_t)n * sizeof *target);
+    int32_t start = (int32_t)at;
+    for (int32_t i = 0; i < n; i++) {
+        if (document_mask) start = tokens[i] == eot ? (int32_t)at + i : start;
+        seq_start[i] = start;
+    }
+    out->num_scored += n;
+    out->token_hash += yx_hash64(tokens, (size_t)(n + 1) * sizeof *tokens, index);
+}
+
+static void start_batch(micro_batch *out, int64_t micro_tokens) {
+    out->num_tokens = micro_tokens;
+    out->num_scored = 0;
+    out->token_hash = 0;
+}
+
+static void pad(micro_batch *out) {
+    for (int64_t i = out->num_scored; i < out->num_tokens; i++) {
+        out->token[i] = 0;
+        out->target[i] = -1;
+        out->seq_start[i] = (int32_t)i;
+    }
+}
+
+// Tokens [begin, begin + count] of the stream, one more than `count`: behind the last token comes the first document's
+// end-of-text token again.
+static yx_status read_with_next(const dataset *data, int64_t begin, int64_t count, uint32_t *tokens) {
+    const dataset_info *info = dataset_get_info(data);
+    bool at_end = begin + count == info->num_tokens;
+    yx_status status = dataset_read(data, begin, at_end ? count : count + 1, tokens);
+    if (at_end) tokens[count] = info->eot_id;
+    return status;
+}
+
+// The row of a block, from the cache or read into it.
+static yx_status get_row(loader *l, const order_place *p, const uint32_t **row) {
+    window_cache *c = &l->cache;
+    if (c->epoch != p->epoch || c->window != p->window) {
+        memset(c->loaded, 0, (size_t)l->order.window_blocks * sizeof *c->loaded);
+        c->epoch = p->epoch;
+        c->window = p->window;
+    }
+    uint32_t *data = c->rows + p->block_in_window * ROW;
+    *row = data;
+    if (c->loaded[p->block_in_window]) return YX_OK;
+    int64_t block = order_block(&l->order, p->epoch, p->window, p->block_in_window);
+    yx_status status = read_with_next(l->data, block * ORDER_BLOCK_TOKENS, ORDER_BLOCK_TOKENS, data);
+    c->loaded[p->block_in_window] = status == YX_OK;
+    return status;
+}
+
+// Where the tokens of sequences [first, first + n) of the request lie, n ≤ GROUP.
+static yx_status locate_group(loader *l, const load_request *r, int64_t first, int64_t n, const uint32_t **tokens) {
+    yx_status status = YX_OK;
+    for (int64_t i = 0; i < n; i++) {
+        order_place where;
+        const uint32_t *row;
+        order_locate(&l->order, r->position + (first + i) * r->seq_len, r->seq_len, &where);
+        YX_CHECK(get_row(l, &where, &row));
+        tokens[i] = row + where.token_in_block;
+        __builtin_prefetch(tokens[i]);
+        __builtin_prefetch(tokens[i] + (r->seq_len < CACHE_LINE ? r->seq_len : CACHE_LINE));
+    }
+fail:
+    return status;
+}
+
+// Short sequences lie scattered over megabytes, so a group of them is located, and asked of the memory, before it is
+// copied. A group does not cross a multiple of the block, hence no window border, where the rows change.
+static yx_status fill(loader *l, const load_request *r, int64_t micro, micro_batch *out) {
+    yx_status status = YX_OK;
+    uint32_t eot = dataset_get_info(l->data)->eot_id;
+    const uint32_t *tokens[GROUP];
+    int64_t per = r->micro_tokens / r->seq_len, first = r->first_sequence + micro * per;
+    int64_t n = r->first_sequence + r->num_sequences - first, group;
+    if (n > per) n = per;
+    start_batch(out, r->micro_tokens);
+    for (int64_t done = 0; done < n; done += group) {
+        int64_t index = first + done, in_block = (r->position + index * r->seq_len) % ORDER_BLOCK_TOKENS;
+        group = (ORDER_BLOCK_TOKENS - in_block) / r->seq_len;
+        if (group > GROUP) group = GROUP;
+        if (group > n - done) group = n - done;
+        YX_CHECK(locate_group(l, r, index, group, tokens));
+        for (int64_t i = 0; i < group; i++)
+            place(out, (done + i) * r->seq_len, tokens[i], r->seq_len, eot, l->document_mask, (uint64_t)(index + i));
+    }
+    pad(out);
+fail:
+    return status;
+}
+
+// --- The thread -----------------------------------------------------------------------------------------------------
+static bool may_fill(const loader *l) {
+    return l->queued > 0 && l->failure == YX_OK && l->next_fill - l->next_take < l->depth;
+}
+
+// Under the lock: the micro-batch that was filled becomes visible.
+static void publish(loader *l, slot *filled, int64_t num_micro) {
+    filled->last_of_step = l->next_micro + 1 == num_micro;
+    l->next_fill++;
+    l->next_micro++;
+    if (!filled->last_of_step) return;
+    l->next_micro = 0;
+    l->queued--;
+    memmove(l->queue, l->queue + 1, (size_t)l->queued * sizeof *l->queue);
+}
+
+static void record_failure(loader *l, yx_status status) {
+    l->failure = status;
+    snprintf(l->message, sizeof l->message, "%s", yx_message());
+    snprintf(l->origin, sizeof l->origin, "%s", yx_message_origin());
+}
+
+static void *work(void *arg) {
+    loader *l = arg;
+    pthread_mutex_lock(&l->lock);
+    for (;;) {
+        while (!l->stop && !may_fill(l)) pthread_cond_wait(&l->work, &l->lock);
+        if (l->stop) break;
+        load_request request = l->queue[0];
+        int64_t micro = l->next_micro, generation = l->generation;
+        slot *target = &l->slots[l->next_fill % (l->depth + 2)];
+        pthread_mutex_unlock(&l->lock);
+        yx_status status = fill(l, &request, micro, &target->batch);
+        pthread_mutex_lock(&l->lock);
+        if (generation != l->generation) continue;
+        if (status == YX_OK) publish(l, target, loader_num_micro_batches(&request));
+        else record_failure(l, status);
+        pthread_cond_signal(&l->ready);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+static yx_status start_thread(loader *l) {
+    sigset_t all, before;
+    // Signals are for the main thread, which waits for them.
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    errno = pthread_create(&l->thread, NULL, work, l);
+    l->thread_started = errno == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return l->thread_started ? YX_OK : yx_fail_errno("cannot start the loader's thread");
+}
+
+// --- Opening and closing --------------------------------------------------------------------------------------------
+static yx_status allocate_batch(micro_batch *b, int64_t tokens) {
+    b->token = malloc((size_t)tokens * sizeof *b->token);
+    b->target = malloc((size_t)tokens * sizeof *b->target);
+    b->seq_start = malloc((size_t)tokens * sizeof *b->seq_start);
+    return b->token && b->target && b->seq_start
+               ? YX_OK
+               : yx_fail(YX_ERR_NO_MEMORY, "no memory for micro-batches of %lld tokens", (long long)tokens);
+}
+
+static yx_status allocate(loader *l) {
+    yx_status status = YX_OK;
+    size_t blocks = (size_t)l->order.window_blocks;
+    // Pages of blocks that are never needed are never touched.
+    l->cache.rows = malloc(blocks * ROW * sizeof *l->cache.rows);
+    l->cache.loaded = calloc(blocks, sizeof *l->cache.loaded);
+    l->slots = calloc((size_t)l->depth + 2, sizeof *l->slots);
+    if (!l->cache.rows || !l->cache.loaded || !l->slots)
+        YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a shuffle window of %zu blocks", blocks);
+    for (int64_t i = 0; i < l->depth + 2; i++) YX_CHECK(allocate_batch(&l->slots[i].batch, l->max_micro_tokens));
+fail:
+    return status;
+}
+
+static yx_status check_arguments(const dataset *data, const data_order *order, int depth, int64_t max_micro_tokens) {
+    int64_t blocks = dataset_get_info(data)->num_tokens / ORDER_BLOCK_TOKENS;
+    if (order->blocks_per_epoch < 1 || order->blocks_per_epoch > blocks || order->window_blocks < 1)
+        return yx_fail(YX_ERR_INTERNAL, "an epoch of %lld blocks and windows of %lld for a data set of %lld blocks",
+                       (long long)order->blocks_per_epoch, (long long)order->window_blocks, (long long)blocks);
+    if (depth < 2 || max_micro_tokens < 1 || max_micro_tokens % MICRO_MULTIPLE != 0 || max_micro_tokens > INT32_MAX)
+        return yx_fail(YX_ERR_INTERNAL, "%d micro-batches of %lld tokens ahead", depth, (long long)max_micro_tokens);
+    return YX_OK;
+}
+
+yx_status loader_open(const dataset *data, const data_order *order, bool document_mask, int depth,
+                      int64_t max_micro_tokens, loader **out) {
+    yx_status status = check_arguments(data, order, depth, max_micro_tokens);
+    if (status != YX_OK) return status;
+    loader *l = calloc(1, sizeof *l);
+    if (!l) return yx_fail(YX_ERR_NO_MEMORY, "no memory");
+    l->data = data;
+    l->order = *order;
+    if (l->order.window_blocks > order->blocks_per_epoch) l->order.window_blocks = order->blocks_per_epoch;
+    l->document_mask = document_mask;
+    l->depth = depth;
+    l->max_micro_tokens = max_micro_tokens;
+    l->cache.epoch = -1;
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->work, NULL);
+    pthread_cond_init(&l->ready, NULL);
+    YX_CHECK(allocate(l));
+    YX_CHECK(start_thread(l));
+    *out = l;
+    return YX_OK;
+fail:
+    loader_close(l);
+    return status;
+}
+
+void loader_close(loader *l) {
+    if (!l) return;
+    if (l->thread_started) {
+        pthread_mutex_lock(&l->lock);
+        l->stop = true;
+        pthread_cond_signal(&l->work);
+        pthread_mutex_unlock(&l->lock);
+        pthread_join(l->thread, NULL);
+    }
+    for (int64_t i = 0; l->slots && i < l->depth + 2; i++) {
+        free(l->slots[i].batch.token);
+        free(l->slots[i].batch.target);
+        free(l->slots[i].batch.seq_start);
+    }
+    free(l->slots);
+    free(l->cache.rows);
+    free(l->cache.loaded);
+    pthread_cond_destroy(&l->ready);
+    pthread_cond_destroy(&l->work);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+// --- The caller's side ----------------------------------------------------------------------------------------------
+static yx_status check_request(const loader *l, const load_request *r) {
+    if (r->seq_len < 1 || ORDER_BLOCK_TOKENS % r->seq_len != 0 || r->micro_tokens < r->seq_len ||
+        r->micro_tokens % MICRO_MULTIPLE != 0 || r->micro_tokens > l->max_micro_tokens)
+        return yx_fail(YX_ERR_INTERNAL, "sequences of %lld in micro-batches of %lld tokens (at most %lld)",
+                       (long long)r->seq_len, (long long)r->micro_tokens, (long long)l->max_micro_tokens);
+    if (r->position < 0 || r->position % r->seq_len != 0 || r->first_sequence < 0 || r->num_sequences < 0)
+        return yx_fail(YX_ERR_INTERNAL, "position %lld, sequences %lld + %lld of %lld tokens", (long long)r->position,
+                       (long long)r->first_sequence, (long long)r->num_sequences, (long long)r->seq_len);
+    return YX_OK;
+}
+
+yx_status loader_request(loader *l, const load_request *request) {
+    yx_status status = check_request(l, request);
+    if (status != YX_OK) return status;
+    pthread_mutex_lock(&l->lock);
+    if (l->outstanding == LOADER_MAX_STEPS) {
+        status = yx_fail(YX_ERR_INTERNAL, "%d steps are already requested", LOADER_MAX_STEPS);
+    } else {
+        l->queue[l->queued++] = *request;
+        l->outstanding++;
+        pthread_cond_signal(&l->work);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return status;
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// Under the lock.
+static yx_status take(loader *l, const micro_batch **out) {
+    if (l->next_fill == l->next_take) {
+        yx_set_message(l->message, l->origin);
+        return l->failure;
+    }
+    slot *taken = &l->slots[l->next_take++ % (l->depth + 2)];
+    if (taken->last_of_step) l->outstanding--;
+    *out = &taken->batch;
+    pthread_cond_signal(&l->work);
+    return YX_OK;
+}
+
+yx_status loader_next(loader *l, const micro_batch **out) {
+    pthread_mutex_lock(&l->lock);
+    yx_status status = YX_OK;
+    if (l->outstanding == 0) status = yx_fail(YX_ERR_INTERNAL, "no micro-batch was requested");
+    double begin = now();
+    while (status == YX_OK && l->next_fill == l->next_take && l->failure == YX_OK)
+        pthread_cond_wait(&l->ready, &l->lock);
+    l->waited += now() - begin;
+    if (status == YX_OK) status = take(l, out);
+    pthread_mutex_unlock(&l->lock);
+    return status;
+}
+
+void loader_cancel(loader *l) {
+    pthread_mutex_lock(&l->lock);
+    l->generation++;
+    l->queued = 0;
+    l->next_micro = 0;
+    l->outstanding = 0;
+    l->next_fill = l->next_take;
+    l->failure = YX_OK;
+    pthread_mutex_unlock(&l->lock);
+}
+
+double loader_take_wait_seconds(loader *l) {
+    pthread_mutex_lock(&l->lock);
+    double seconds = l->waited;
+    l->waited = 0;
+    pthread_mutex_unlock(&l->lock);
+    return seconds;
+}
+
+// --- Validation -----------------------------------------------------------------------------------------------------
+yx_status loader_fill_windows(const dataset *data, bool document_mask, int64_t begin, int64_t seq_len,
+                              int64_t micro_tokens, micro_batch *out, int64_t *next) {
+    const dataset_info *info = dataset_get_info(data);
+    if (begin < 0 || begin >= info->num_tokens || seq_len < 1 || micro_tokens < seq_len || micro_tokens > INT32_MAX)
+        return yx_fail(YX_ERR_INTERNAL, "windows of %lld from token %lld of %lld in micro-batches of %lld",
+                       (long long)seq_len, (long long)begin, (long long)info->num_tokens, (long long)micro_tokens);
+    int64_t count = micro_tokens / seq_len * seq_len, left = info->num_tokens - begin;
+    if (count > left) count = left;
+    uint32_t *tokens = malloc((size_t)(count + 1) * sizeof *tokens);
+    if (!tokens) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %lld tokens", (long long)count);
+    yx_status status = read_with_next(data, begin, count, tokens);
+    start_batch(out, micro_tokens);
+    for (int64_t at = 0; at < count && status == YX_OK; at += seq_len) {
+        int64_t n = count - at < seq_len ? count - at : seq_len;
+        place(out, at, tokens + at, n, info->eot_id, document_mask, (uint64_t)(at / seq_len));
+    }
+    pad(out);
+    *next = begin + count;
+    free(tokens);
+    return status;
+}
