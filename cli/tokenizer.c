@@ -2,7 +2,6 @@
 #include "cli/cli.h"
 #include "cli/tokenizer_commands.h"
 #include "common/file.h"
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -9,14 +9,14 @@
 #include <string.h>
 #include <time.h>
 
-static const char help[] =
-    "usage: yxanul tokenizer info --tokenizer T [--tokenizer T2 …] [--text FILE]\n"
-    "\n"
-    "Says what a tokenizer is. Several are compared in a table.\n"
-    "\n"
-    "  --tokenizer T  tokenizer.json, or the folder of a tokenizer; may be repeated\n"
-    "  --text FILE    also encode this text (.jsonl, .gz, .zst, .txt, a folder): characters and bytes per token, speed\n"
-    "  --help         show this help\n";
+static const char help[] = "usage: yxanul tokenizer info --tokenizer T [--tokenizer T2 …] [--text FILE]\n"
+                           "\n"
+                           "Says what a tokenizer is. Several are compared in a table.\n"
+                           "\n"
+                           "  --tokenizer T  tokenizer.json, or the folder of a tokenizer; may be repeated\n"
+                           "  --text FILE    also encode this text (.jsonl, .gz, .zst, .txt, a folder): characters and "
+                           "bytes per token, speed\n"
+                           "  --help         show this help\n";
 
 enum { OPT_TOKENIZER = 1000, OPT_TEXT };
 static const struct option known[] = {{"tokenizer", required_argument, NULL, OPT_TOKENIZER},

@@ -59,14 +59,30 @@ static const struct option decode_options[] = {{"tokenizer", required_argument, 
 
 static void set_option(text_options *o, int code) {
     switch (code) {
-    case OPT_TOKENIZER: o->tokenizer = optarg; break;
-    case OPT_FILE: o->file = optarg; break;
-    case OPT_JSONL: o->jsonl = optarg; break;
-    case OPT_NULL: o->null = true; break;
-    case OPT_NO_SPECIAL: o->no_special = true; break;
-    case OPT_JSON: o->json = true; break;
-    case OPT_LINES: o->lines = true; break;
-    case OPT_SKIP_SPECIAL: o->skip_special = true; break;
+    case OPT_TOKENIZER:
+        o->tokenizer = optarg;
+        break;
+    case OPT_FILE:
+        o->file = optarg;
+        break;
+    case OPT_JSONL:
+        o->jsonl = optarg;
+        break;
+    case OPT_NULL:
+        o->null = true;
+        break;
+    case OPT_NO_SPECIAL:
+        o->no_special = true;
+        break;
+    case OPT_JSON:
+        o->json = true;
+        break;
+    case OPT_LINES:
+        o->lines = true;
+        break;
+    case OPT_SKIP_SPECIAL:
+        o->skip_special = true;
+        break;
     }
 }
 

@@ -12,7 +12,8 @@
 static const char help[] =
     "usage: yxanul tokenizer train --input PATH … --output DIR --vocab-size V [options]\n"
     "\n"
-    "Trains a byte-level BPE tokenizer and writes DIR/tokenizer.json. With a transition below the vocabulary size it is a\n"
+    "Trains a byte-level BPE tokenizer and writes DIR/tokenizer.json. With a transition below the vocabulary size it "
+    "is a\n"
     "SuperBPE tokenizer: subwords up to the transition, then superwords that reach across spaces (\" of the\").\n"
     "\n"
     "  --input PATH            text: .jsonl (also .gz, .zst), .txt, a folder of them, or \"-\"; may be repeated\n"
@@ -26,7 +27,8 @@ static const char help[] =
     "  --max-bytes N           stop reading after this much text (default: all of it)\n"
     "  --help                  show this help\n"
     "\n"
-    "Numbers may end in k, M or G. The second stage keeps the text in memory: plan 10 bytes of memory for each of its bytes.\n";
+    "Numbers may end in k, M or G. The second stage keeps the text in memory: plan 15 bytes of memory for each of its "
+    "bytes.\n";
 
 enum {
     OPT_INPUT = 1000,
@@ -66,8 +68,12 @@ static yx_status set_option(train_command *c, int code) {
     yx_status status = YX_OK;
     switch (code) {
     case 1: // not an option: one more input
-    case OPT_INPUT: c->inputs[c->n_inputs++] = optarg; break;
-    case OPT_OUTPUT: c->output = optarg; break;
+    case OPT_INPUT:
+        c->inputs[c->n_inputs++] = optarg;
+        break;
+    case OPT_OUTPUT:
+        c->output = optarg;
+        break;
     case OPT_VOCAB_SIZE:
         status = cli_parse_int("vocab-size", optarg, 1, INT32_MAX, &value);
         c->options.vocab_size = (uint32_t)value;
@@ -83,13 +89,17 @@ static yx_status set_option(train_command *c, int code) {
         status = cli_parse_int("max-superword-words", optarg, 1, 255, &value);
         c->options.max_superword_words = (int)value;
         break;
-    case OPT_SPECIAL_TOKEN: c->special[c->n_special++] = optarg; break;
+    case OPT_SPECIAL_TOKEN:
+        c->special[c->n_special++] = optarg;
+        break;
     case OPT_WORDS:
         if (strcmp(optarg, "gpt2") == 0) c->options.words = BPE_WORDS_GPT2;
         else if (strcmp(optarg, "superbpe") != 0)
             status = yx_fail(YX_ERR_USAGE, "--words: '%s' is neither superbpe nor gpt2", optarg);
         break;
-    case OPT_MAX_BYTES: status = cli_parse_int("max-bytes", optarg, 1, INT64_MAX, &c->max_bytes); break;
+    case OPT_MAX_BYTES:
+        status = cli_parse_int("max-bytes", optarg, 1, INT64_MAX, &c->max_bytes);
+        break;
     }
     return status;
 }

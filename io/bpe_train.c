@@ -56,13 +56,14 @@ static yx_status check_sizes(const bpe_train_options *o) {
         return yx_fail(YX_ERR_USAGE, "a vocabulary of %u tokens is too small: 256 bytes and %d special tokens need %u",
                        o->vocab_size, o->n_special_tokens, least);
     if (o->vocab_size >= BPE_MAX_IDS)
-        return yx_fail(YX_ERR_USAGE, "a vocabulary of %u tokens is too large: at most %d", o->vocab_size, BPE_MAX_IDS - 1);
+        return yx_fail(YX_ERR_USAGE, "a vocabulary of %u tokens is too large: at most %d", o->vocab_size,
+                       BPE_MAX_IDS - 1);
     if (o->transition > o->vocab_size)
         return yx_fail(YX_ERR_USAGE, "the transition (%u) lies above the vocabulary size (%u)", o->transition,
                        o->vocab_size);
     if (o->transition < least)
-        return yx_fail(YX_ERR_USAGE, "the transition (%u) lies below the %u tokens that are always there", o->transition,
-                       least);
+        return yx_fail(YX_ERR_USAGE, "the transition (%u) lies below the %u tokens that are always there",
+                       o->transition, least);
     if (o->words == BPE_WORDS_GPT2 && o->transition < o->vocab_size)
         return yx_fail(YX_ERR_USAGE, "GPT-2's pre-tokenization keeps words apart: it has no superwords");
     if (o->min_frequency < 0 || o->max_superword_words < 0)
@@ -126,7 +127,8 @@ static yx_status take_document(trainer *t, const uint8_t *text, size_t size) {
     size_t n;
     YX_CHECK(repair(t, &text, &size));
     YX_CHECK(split_run(t->word_plan, t->scratch, text, size, &split, &pieces, &n));
-    for (size_t i = 0; i < n; i++) YX_CHECK(words_add(&t->words, split + pieces[i].begin, pieces[i].end - pieces[i].begin));
+    for (size_t i = 0; i < n; i++)
+        YX_CHECK(words_add(&t->words, split + pieces[i].begin, pieces[i].end - pieces[i].begin));
     if (t->options.transition < t->options.vocab_size) YX_CHECK(keep_text(t, text, size));
     t->report->documents++;
     t->report->bytes += (int64_t)size;
@@ -208,8 +210,8 @@ static yx_status view_tokens(const trainer *t, token_table *tokens) {
     return YX_OK;
 }
 
-static yx_status encode_document(trainer *t, const bpe *b, bpe_scratch *s, const split_plan *plan, const uint8_t *document,
-                                 size_t size, train_text *text) {
+static yx_status encode_document(trainer *t, const bpe *b, bpe_scratch *s, const split_plan *plan,
+                                 const uint8_t *document, size_t size, train_text *text) {
     yx_status status = YX_OK;
     const split_piece *pieces;
     const uint8_t *split;
@@ -274,7 +276,8 @@ static yx_status save(const trainer *t, const char *folder) {
     YX_CHECK(view_tokens(t, &tokens));
     YX_CHECK(yx_make_dirs(folder));
     YX_CHECK(yx_format(&path, "%s/tokenizer.json", folder));
-    tokenizer_recipe recipe = {&tokens, t->merges.merges, t->merges.count, o->special_tokens, o->n_special_tokens, NULL};
+    tokenizer_recipe recipe = {&tokens,           t->merges.merges,    t->merges.count,
+                               o->special_tokens, o->n_special_tokens, NULL};
     if (o->words == BPE_WORDS_SUPERBPE)
         recipe.split_pattern = o->transition < o->vocab_size ? SPLIT_PATTERN_THREES : SPLIT_PATTERN_WORDS;
     YX_CHECK(tokenizer_save(&recipe, path));
@@ -290,8 +293,8 @@ static yx_status make_word_plan(trainer *t) {
     YX_CHECK(split_scratch_new(&t->scratch));
     YX_CHECK(split_plan_new(&t->word_plan));
     if (!gpt2) YX_CHECK(split_add_digits(t->word_plan, false));
-    YX_CHECK(split_add_pattern(t->word_plan, gpt2 ? SPLIT_PATTERN_GPT2 : SPLIT_PATTERN_WORDS, false, SPLIT_ISOLATED, false,
-                               false));
+    YX_CHECK(split_add_pattern(t->word_plan, gpt2 ? SPLIT_PATTERN_GPT2 : SPLIT_PATTERN_WORDS, false, SPLIT_ISOLATED,
+                               false, false));
 fail:
     return status;
 }

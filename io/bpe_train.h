@@ -12,10 +12,10 @@ typedef enum bpe_words {
 
 // 0 or NULL means the default.
 typedef struct bpe_train_options {
-    uint32_t vocab_size;     // all tokens: special ones, 256 bytes, merges; no default
-    uint32_t transition;     // vocabulary size at which superwords begin; default vocab_size: none
-    int64_t min_frequency;   // a pair seen less often is not merged; default 2
-    int max_superword_words; // white-space-separated words that a superword may touch; default 4
+    uint32_t vocab_size;               // all tokens: special ones, 256 bytes, merges; no default
+    uint32_t transition;               // vocabulary size at which superwords begin; default vocab_size: none
+    int64_t min_frequency;             // a pair seen less often is not merged; default 2
+    int max_superword_words;           // white-space-separated words that a superword may touch; default 4
     const char *const *special_tokens; // get the first ids; default "<|endoftext|>"
     int n_special_tokens;
     bpe_words words;
@@ -34,7 +34,7 @@ typedef struct bpe_train_report {
     uint32_t subword_merges, superword_merges;
 } bpe_train_report;
 
-// Trains, and writes `folder`/tokenizer.json (the folder is made). A second stage keeps the texts in memory, with about 20
-// bytes per token of theirs. Ends early, with a warning, where the text has too little for vocab_size.
+// Trains, and writes `folder`/tokenizer.json (the folder is made). A second stage keeps the texts in memory, in all
+// about 15 bytes for each of their bytes. Ends early, with a warning, where the text has too little for vocab_size.
 yx_status bpe_train(bpe_documents documents, const bpe_train_options *options, const char *folder,
                     bpe_train_report *report);

@@ -1,7 +1,7 @@
 // Follows the `tokenizers` library's BpeTrainer in what decides the result: the pair with the highest count first, then
-// the one with the smaller ids; counts are brought up to date when a pair reaches the top; a pair's own count stays as it
-// was when it is merged. Where that one keeps the words that hold a pair and rewrites them, this keeps the places in one
-// linked array, so that a sequence may be a document.
+// the one with the smaller ids; counts are brought up to date when a pair reaches the top; a pair's own count stays as
+// it was when it is merged. Where that one keeps the words that hold a pair and rewrites them, this keeps the places in
+// one linked array, so that a sequence may be a document.
 #include "io/bpe_train_merge.h"
 #include <stdlib.h>
 #include <string.h>
@@ -56,12 +56,14 @@ typedef struct trainer {
 yx_status train_text_reserve(train_text *t, size_t more, bool with_words) {
     if (t->size + more <= t->capacity) return YX_OK;
     size_t capacity = (t->size + more) * 3 / 2;
-    if (capacity >= UINT32_MAX) return yx_fail(YX_ERR_DATA, "the text has too many tokens to train on; take less of it");
+    if (capacity >= UINT32_MAX)
+        return yx_fail(YX_ERR_DATA, "the text has too many tokens to train on; take less of it");
     uint32_t *symbol = realloc(t->symbol, capacity * sizeof *symbol);
     if (symbol) t->symbol = symbol;
     uint32_t *word = with_words ? realloc(t->word, capacity * sizeof *word) : NULL;
     if (word) t->word = word;
-    if (!symbol || (with_words && !word)) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", capacity);
+    if (!symbol || (with_words && !word))
+        return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", capacity);
     t->capacity = capacity;
     return YX_OK;
 }

@@ -1,5 +1,5 @@
-// The configuration of a run: YAML files (libyaml) and --set overrides, checked where they enter. docs/configuration.md is
-// generated from the same table that reads the keys.
+// The configuration of a run: YAML files (libyaml) and --set overrides, checked where they enter. docs/configuration.md
+// is generated from the same table that reads the keys.
 #pragma once
 #include "common/status.h"
 #include <stdint.h>
@@ -24,7 +24,7 @@ typedef struct config_model {
 // `data:`
 typedef struct config_data {
     char tokenizer[CONFIG_MAX_TEXT]; // folder or tokenizer.json
-    char path[CONFIG_MAX_TEXT];      // prepared shards; "{tokenizer}" stands for the tokenizer's base name
+    char path[CONFIG_MAX_TEXT];      // prepared shards; "{tokenizer}" (the tokenizer's folder name) is already replaced
     bool document_mask;              // attention and positions start again at each document
     int64_t shuffle_window_blocks;   // blocks of 6,144 tokens a shuffle window holds; 0 = by the corpus's size
     int64_t prefetch;                // micro-batches the loader prepares ahead
@@ -47,12 +47,12 @@ typedef struct config_training {
     double total_tokens;  // that many tokens (one of the two is given, the other is 0)
     double learning_rate; // peak
     config_schedule lr_schedule;
-    double min_lr_ratio;  // floor of cosine and of the decay, as a fraction of the peak
-    double warmup_ratio;  // share of all tokens with linear warm-up from 0
-    double decay_ratio;   // share of all tokens in WSD's final linear decay
+    double min_lr_ratio; // floor of cosine and of the decay, as a fraction of the peak
+    double warmup_ratio; // share of all tokens with linear warm-up from 0
+    double decay_ratio;  // share of all tokens in WSD's final linear decay
     double rewarmup_start;
     config_batch_scaling batch_scaling;
-    double batch_scaling_reference; // tokens per step at which sqrt scaling gives 1
+    double batch_scaling_reference; // tokens per step at which sqrt scaling gives 1; 0: the largest of the stages
     double adam_beta1, adam_beta2, adam_eps, weight_decay;
     config_precision precision;
     config_device device;
@@ -65,7 +65,7 @@ typedef struct config_training {
 
 // `evaluation:`
 typedef struct config_evaluation {
-    int64_t interval_steps; // validate every N optimizer steps; 0 = only at the end of each stage
+    int64_t interval_steps; // validate every N optimizer steps; 0 = not between stages
     bool at_stage_end;
     int64_t seq_len;    // window length; 0 = the longest stage's
     int64_t max_tokens; // validation tokens of one evaluation; 0 = all
@@ -81,7 +81,8 @@ typedef struct config_checkpoint {
 
 // `logging:`
 typedef struct config_logging {
-    int64_t interval_steps; // a progress line every N steps when standard error is not a terminal (log.jsonl has every step)
+    int64_t interval_steps; // a progress line every N steps when standard error is not a terminal (log.jsonl has every
+                            // step)
 } config_logging;
 
 typedef struct yx_config {
@@ -94,9 +95,9 @@ typedef struct yx_config {
     char run_dir[CONFIG_MAX_TEXT]; // `run_dir:` where logs and checkpoints go
 } yx_config;
 
-// Reads `path`, then applies `overrides` ("training.learning_rate=3e-4", list elements as "training.curriculum_stages.0.seq_len=8"),
-// then checks every value and the relations between them. Failures are YX_ERR_CONFIG with file, line, and for an unknown
-// key the nearest known one.
+// Reads `path`, then applies `overrides` ("training.learning_rate=3e-4", list elements as
+// "training.curriculum_stages.0.seq_len=8"), then checks every value and the relations between them. Failures are
+// YX_ERR_CONFIG with file, line, and for an unknown key the nearest known one.
 yx_status config_load(const char *path, const char *const *overrides, int n_overrides, yx_config *out);
 // The same from text in memory; `name` is used in messages, `folder` resolves the file names in it.
 yx_status config_load_text(const char *text, size_t size, const char *name, const char *folder,

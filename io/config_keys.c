@@ -198,9 +198,12 @@ static int edit_distance(const char *a, const char *b) {
     return row[m];
 }
 
-// Names in other groups must match better: what stands in the right group is likelier meant.
+// Names in other groups must match better: what stands in the right group is likelier meant. The first word of a name
+// is as good as a name with one mistake.
 static int how_far(config_section wanted, config_section found, const char *name, const char *candidate) {
-    return 2 * edit_distance(name, candidate) + (wanted != found);
+    size_t n = strlen(name);
+    bool first_word = n >= 3 && strncmp(name, candidate, n) == 0 && candidate[n] == '_';
+    return (first_word ? 2 : 2 * edit_distance(name, candidate)) + (wanted != found);
 }
 
 static void join(char *out, size_t size, const char *path, const char *name) {
@@ -227,6 +230,16 @@ const char *config_key_nearest(config_section section, const char *name, char *o
     return out[0] ? out : NULL;
 }
 
+void config_known_names(config_section section, char *out, size_t size) {
+    size_t n = 0;
+    out[0] = 0;
+    for (int i = 0; i < config_num_keys && n < size; i++)
+        if (config_keys[i].section == section) n += (size_t)snprintf(out + n, size - n, " %s", config_keys[i].name);
+    for (int s = SECTION_ROOT + 1; s < SECTION_COUNT && n < size; s++)
+        if (parent_of((config_section)s) == section)
+            n += (size_t)snprintf(out + n, size - n, " %s", config_sections[s].name);
+}
+
 void config_key_path(const config_key *key, int64_t index, char *out, size_t size) {
     const char *path = config_sections[key->section].path;
     if (key->section != SECTION_STAGE) join(out, size, path, key->name);
@@ -237,8 +250,11 @@ void config_key_path(const config_key *key, int64_t index, char *out, size_t siz
 // --- Values ---------------------------------------------------------------------------------------------------------
 void *config_key_at(const config_key *key, void *base) { return (char *)base + key->offset; }
 
-// The shortest decimal that reads back as the same number.
-static void format_real(double value, char *out, size_t size) {
+void config_format_real(double value, char *out, size_t size) {
+    if (value == floor(value) && value <= MAX_TOKENS) {
+        snprintf(out, size, "%.0f", value);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(out, size, "%.*g", digits, value);
         if (strtod(out, NULL) == value) return;
@@ -276,7 +292,7 @@ bool config_key_format(const config_key *key, const void *base, char *out, size_
     case TYPE_REAL:
         real = *(const double *)at;
         if (key->optional && (isnan(real) || real == key->absent)) return false;
-        format_real(real, out, size);
+        config_format_real(real, out, size);
     }
     return true;
 }

@@ -52,9 +52,13 @@ const config_key *config_key_find(config_section section, const char *name);
 config_section config_section_find(config_section parent, const char *name);
 // What somebody who wrote `name` in `section` may have meant: the path of a key or group; NULL when nothing is near.
 const char *config_key_nearest(config_section section, const char *name, char *out, size_t size);
+// " seq_len batch_size …": all keys and groups of a section.
+void config_known_names(config_section section, char *out, size_t size);
 // "training.curriculum_stages.3.seq_len"; `index` counts for SECTION_STAGE.
 void config_key_path(const config_key *key, int64_t index, char *out, size_t size);
 // Where the key's value is: `base` is a yx_config, or the config_stage for SECTION_STAGE.
 void *config_key_at(const config_key *key, void *base);
+// The shortest decimal that reads back as the same number.
+void config_format_real(double value, char *out, size_t size);
 // The value as it is written in YAML; false when it is absent. `out` holds two CONFIG_MAX_TEXT.
 bool config_key_format(const config_key *key, const void *base, char *out, size_t size);

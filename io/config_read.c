@@ -53,11 +53,12 @@ static yx_status wrong_type(const config_node *node, const config_key *key, cons
 
 static yx_status check_range(const config_node *node, const config_key *key, const char *path, double value) {
     bool too_small = key->above_min ? value <= key->min : value < key->min;
-    char excerpt[CONFIG_EXCERPT];
+    char excerpt[CONFIG_EXCERPT], min[40], max[40];
+    config_format_real(key->min, min, sizeof min);
+    config_format_real(key->max, max, sizeof max);
     if (too_small || !(value <= key->max))
-        return config_node_fail(node, "%s is %s; it must be %s %.16g and at most %.16g", path,
-                                config_excerpt(node->text, excerpt), key->above_min ? "above" : "at least", key->min,
-                                key->max);
+        return config_node_fail(node, "%s is %s; it must be %s %s and at most %s", path,
+                                config_excerpt(node->text, excerpt), key->above_min ? "above" : "at least", min, max);
     if (key->multiple && fmod(value, (double)key->multiple) != 0)
         return config_node_fail(node, "%s is %s; it must be a multiple of %lld, for example %.0f", path,
                                 config_excerpt(node->text, excerpt), (long long)key->multiple,
@@ -135,12 +136,15 @@ static yx_status unknown_key(config_section section, const config_node *node) {
     char excerpt[CONFIG_EXCERPT], nearest[128], known[512] = "";
     const char *group = config_sections[section].path;
     config_excerpt(node->key, excerpt);
-    if (config_key_nearest(section, node->key, nearest, sizeof nearest))
+    const char *meant = config_key_nearest(section, node->key, nearest, sizeof nearest);
+    const char *last_part = meant && strrchr(meant, '.') ? strrchr(meant, '.') + 1 : meant;
+    if (meant && strcmp(last_part, node->key) == 0)
+        return config_node_fail(node, "unknown key '%s'%s%s; there is '%s': check the indentation", excerpt,
+                                *group ? " in " : "", group, meant);
+    if (meant)
         return config_node_fail(node, "unknown key '%s'%s%s; did you mean '%s'?", excerpt, *group ? " in " : "", group,
-                                nearest);
-    for (int i = 0; i < config_num_keys; i++)
-        if (config_keys[i].section == section)
-            snprintf(known + strlen(known), sizeof known - strlen(known), " %s", config_keys[i].name);
+                                meant);
+    config_known_names(section, known, sizeof known);
     return config_node_fail(node, "unknown key '%s'%s%s; known are:%s", excerpt, *group ? " in " : "", group, known);
 }
 

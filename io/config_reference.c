@@ -1,6 +1,8 @@
 // docs/configuration.md, generated from the table of keys.
 #include "io/config_keys.h"
 #include <inttypes.h>
+#include <math.h>
+#include <string.h>
 
 static const char preface[] =
     "<!-- Written by `yxanul plan --print-reference`; do not edit. -->\n"
@@ -51,7 +53,16 @@ static const char epilogue[] =
     "  stream, the SwiGLU, the embedding's rank, all query heads, all key/value heads) that are multiples of 16. A "
     "micro-batch\n"
     "  holds the longest sequence.\n"
-    "- **Resume.** What a checkpoint was made with may not change where the last column says so.\n";
+    "- **Resume.** What a checkpoint was made with may not change where the last column says so. Data and tokenizer "
+    "are known by\n"
+    "  their digests, wherever they lie.\n";
+
+static void write_limit(FILE *out, double value) {
+    char text[40];
+    config_format_real(value, text, sizeof text);
+    if (strlen(text) > 9 && fmod(value, 1e9) == 0) snprintf(text, sizeof text, "%g", value);
+    fputs(text, out);
+}
 
 static void write_range(FILE *out, const config_key *key) {
     if (key->type == TYPE_NAME) {
@@ -59,8 +70,10 @@ static void write_range(FILE *out, const config_key *key) {
         return;
     }
     if (key->type != TYPE_INT && key->type != TYPE_REAL) return;
-    if (key->above_min) fprintf(out, "above %.16g, at most %.16g", key->min, key->max);
-    else fprintf(out, "%.16g … %.16g", key->min, key->max);
+    if (key->above_min) fputs("above ", out);
+    write_limit(out, key->min);
+    fputs(key->above_min ? ", at most " : " … ", out);
+    write_limit(out, key->max);
     if (key->multiple) fprintf(out, ", multiple of %" PRId64, key->multiple);
 }
 

@@ -13,7 +13,8 @@ void tokenizer_free(yx_tokenizer *t);
 
 // Largest id + 1.
 uint32_t tokenizer_vocab_size(const yx_tokenizer *t);
-// The end-of-text token that starts every document (<|endoftext|>, or what the file names as such); -1 when there is none.
+// The end-of-text token that starts every document (<|endoftext|>, or what the file names as such); -1 when there is
+// none.
 int64_t tokenizer_eot(const yx_tokenizer *t);
 // SHA-256 of what determines the encoding (vocabulary, merges, added tokens, pre-tokenizer), the same for every file
 // layout and key order: the identity that shards and checkpoints record.
@@ -25,7 +26,8 @@ const char *tokenizer_path(const yx_tokenizer *t);
 
 typedef enum tokenizer_flags {
     TOKENIZER_DEFAULT = 0,
-    TOKENIZER_NO_SPECIAL = 1 // the text of a *special* added token is ordinary text (training documents: none may forge one)
+    TOKENIZER_NO_SPECIAL =
+        1 // the text of a *special* added token is ordinary text (training documents: none may forge one)
 } tokenizer_flags;
 
 // Scratch of one encoding thread.
@@ -33,8 +35,8 @@ typedef struct tokenizer_scratch tokenizer_scratch;
 yx_status tokenizer_scratch_new(const yx_tokenizer *t, tokenizer_scratch **out);
 void tokenizer_scratch_free(tokenizer_scratch *s);
 
-// Encodes `size` bytes. Bytes that are not UTF-8 become U+FFFD first, one for each maximal ill-formed part (Unicode 15, 3.9,
-// as Rust's from_utf8_lossy and Python's errors="replace"). `*ids` points into the scratch until its next use.
+// Encodes `size` bytes. Bytes that are not UTF-8 become U+FFFD first, one for each maximal ill-formed part (Unicode
+// 15, 3.9, as Rust's from_utf8_lossy and Python's errors="replace"). `*ids` points into the scratch until its next use.
 yx_status tokenizer_encode(const yx_tokenizer *t, tokenizer_scratch *s, const char *text, size_t size,
                            tokenizer_flags flags, const uint32_t **ids, size_t *count);
 

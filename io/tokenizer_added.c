@@ -49,8 +49,8 @@ static int compare_contents(const void *a, const void *b) {
     return strcmp((*(const added_token *const *)a)->content, (*(const added_token *const *)b)->content);
 }
 
-// Where no token is found in the first pass, the second is the first: `normalized` then says nothing, and two files that
-// differ in it are the same tokenizer.
+// Where no token is found in the first pass, the second is the first: `normalized` then says nothing, and two files
+// that differ in it are the same tokenizer.
 static void drop_empty_pass(added_set *set) {
     for (size_t i = 0; i < set->count; i++)
         if (!set->tokens[i].normalized) return;
@@ -173,7 +173,7 @@ static yx_status split_segment(const added_set *set, int pass, added_scratch *s,
         if (token->lstrip && start < covered) start = covered; // the last match has taken these spaces
         if (token->rstrip) stop = strip_right(classes, text, stop, segment.end);
         if (covered < start) YX_CHECK(push(s, pass, covered, start, -1));
-        YX_CHECK(push(s, pass, start, stop, token->id));
+        if (start < stop) YX_CHECK(push(s, pass, start, stop, token->id)); // otherwise it was stripped away as a space
         covered = stop;
     }
     if (covered != segment.end) YX_CHECK(push(s, pass, covered, segment.end, -1));

@@ -7,9 +7,9 @@ typedef struct added_token {
     uint32_t id;
     char *content; // zero-terminated, not empty
     size_t size;
-    bool special;     // decoding may leave it out
-    bool normalized;  // found in a second pass, in what the others leave
-    bool single_word; // only between non-word characters
+    bool special;        // decoding may leave it out
+    bool normalized;     // found in a second pass, in what the others leave
+    bool single_word;    // only between non-word characters
     bool lstrip, rstrip; // takes the white space beside it along
 } added_token;
 
@@ -39,6 +39,7 @@ typedef struct added_scratch {
 } added_scratch;
 void added_scratch_free(added_scratch *s);
 
-// Cuts `text` (valid UTF-8) at the added tokens; without `special`, those are ordinary text. `classes`: unicode_classes().
+// Cuts `text` (valid UTF-8) at the added tokens; without `special`, those are ordinary text. `classes`:
+// unicode_classes().
 yx_status added_split(const added_set *set, added_scratch *s, const uint8_t *classes, const uint8_t *text, size_t size,
                       bool special, const added_segment **segments, size_t *n_segments);

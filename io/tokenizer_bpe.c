@@ -1,11 +1,12 @@
-// Three parts. A priority queue of merges encodes anything, in O(n log n). But with merges as training leaves them, each
-// making a new token out of earlier ones, those below some rank T can be done first, without a queue:
+// Three parts. A priority queue of merges encodes anything, in O(n log n). But with merges as training leaves them,
+// each making a new token out of earlier ones, those below some rank T can be done first, without a queue:
 //   T is the first merge whose token has a space behind a visible ASCII character. Merges below T cannot cross such a
-//   place, so they work on the words between. In a word, a sequence of tokens is the encoding of its bytes exactly when each two
-//   neighbours are the encoding of theirs; a search over the longest tokens, with that test for neighbours, finds it in
-//   linear time (van Antwerpen & Neubeck 2024, "So many tokens, so little time"). Nearly always the word is one token.
-// The queue then merges words, of which there are few: T is the end of the list where pre-tokenization keeps words apart
-// (GPT-2), and SuperBPE's transition where it does not.
+//   place, so they work on the words between. In a word, a sequence of tokens is the encoding of its bytes exactly when
+//   each two neighbours are the encoding of theirs; a search over the longest tokens, with that test for neighbours,
+//   finds it in linear time (van Antwerpen & Neubeck 2024, "So many tokens, so little time"). Nearly always the word is
+//   one token.
+// The queue then merges words, of which there are few: T is the end of the list where pre-tokenization keeps words
+// apart (GPT-2), and SuperBPE's transition where it does not.
 #include "io/tokenizer_bpe.h"
 #include "common/hash.h"
 #include "io/tokenizer_memory.h"
@@ -27,8 +28,8 @@ typedef struct symbol_link {
 
 struct bpe {
     const token_table *tokens;
-    uint64_t *pairs; // left << 42 | right << 21 | rank, open addressing; EMPTY
-    int pair_bits;   // log2 of the number of slots
+    uint64_t *pairs;  // left << 42 | right << 21 | rank, open addressing; EMPTY
+    int pair_bits;    // log2 of the number of slots
     uint64_t *filter; // one bit per hash: a zero says that the pair is in no merge, without a look at the larger table
     int filter_bits;
     uint32_t *result; // [rank] symbol
@@ -45,8 +46,8 @@ struct bpe_scratch {
     uint64_t *heap; // rank << 32 | position
     size_t heap_size;
     uint32_t *symbol, *previous, *next; // a linked list over positions
-    uint64_t *dead; // one bit per position in a word: no encoding has a boundary here
-    size_t capacity; // bytes of text
+    uint64_t *dead;                     // one bit per position in a word: no encoding has a boundary here
+    size_t capacity;                    // bytes of text
 };
 
 void token_table_free(token_table *t) {
@@ -169,8 +170,8 @@ static inline bool boundary_holds(const bpe *b, uint32_t left, uint32_t right, u
     }
 }
 
-// Where a word starts: at a space behind a visible ASCII character. (Runs of white space, and Unicode's spaces, make tokens
-// with spaces inside early on.)
+// Where a word starts: at a space behind a visible ASCII character. (Runs of white space, and Unicode's spaces, make
+// tokens with spaces inside early on.)
 static inline bool starts_word(const uint8_t *text, size_t i) {
     return text[i] == ' ' && text[i - 1] > ' ' && text[i - 1] < 0x7f;
 }
@@ -181,8 +182,8 @@ static bool is_one_word(const uint8_t *bytes, size_t size) {
     return true;
 }
 
-// Links symbols up to T. T is also where a token does not come out of its own bytes: at the time of its merge another one
-// would have crossed the middle.
+// Links symbols up to T. T is also where a token does not come out of its own bytes: at the time of its merge another
+// one would have crossed the middle.
 static yx_status make_links(bpe *b, const bpe_merge *merges, const uint32_t *symbol_of) {
     b->links = table_alloc(b->n_symbols * sizeof *b->links);
     if (!b->links) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %u tokens", b->n_symbols);
@@ -406,8 +407,8 @@ size_t bpe_encode_queue(const bpe *b, bpe_scratch *s, const uint8_t *text, size_
 static inline bool is_dead(const bpe_scratch *s, size_t i) { return s->dead[i >> 6] >> (i & 63) & 1; }
 
 // `symbol` or the longest of its prefixes that may follow symbols[count - 1] and does not end at a dead position.
-static inline uint32_t fitting(const bpe *b, const bpe_scratch *s, const uint32_t *symbols, size_t count, size_t position,
-                               uint32_t symbol) {
+static inline uint32_t fitting(const bpe *b, const bpe_scratch *s, const uint32_t *symbols, size_t count,
+                               size_t position, uint32_t symbol) {
     for (; symbol != BPE_NONE; symbol = b->links[symbol].shorter) {
         if (is_dead(s, position + b->links[symbol].size)) continue;
         if (count == 0 || boundary_holds(b, symbols[count - 1], symbol, b->n_words)) break;

@@ -1,4 +1,5 @@
-// Byte pair encoding of one pre-token: the merge of lowest rank first, the leftmost one among equals, until none applies.
+// Byte pair encoding of one pre-token: the merge of lowest rank first, the leftmost one among equals, until none
+// applies.
 #pragma once
 #include "common/status.h"
 #include <stdint.h>
@@ -6,7 +7,8 @@
 #define BPE_NONE UINT32_MAX
 enum { BPE_MAX_IDS = 1 << 21 };
 
-// The bytes of every id. An id is text when its token is written in the byte-level alphabet: only those take part in BPE.
+// The bytes of every id. An id is text when its token is written in the byte-level alphabet: only those take part in
+// BPE.
 typedef struct token_table {
     uint32_t size;    // ids
     uint8_t *blob;    // the bytes of all tokens
@@ -26,8 +28,8 @@ typedef struct bpe_merge {
 typedef struct bpe bpe; // immutable
 typedef struct bpe_scratch bpe_scratch;
 
-// `tokens` must outlive the result; `merges` need not. Where a pair occurs twice, the later rank holds. `with_find` makes
-// bpe_find possible.
+// `tokens` must outlive the result; `merges` need not. Where a pair occurs twice, the later rank holds. `with_find`
+// makes bpe_find possible.
 yx_status bpe_new(const token_table *tokens, const bpe_merge *merges, size_t n_merges, bool with_find, bpe **out);
 void bpe_free(bpe *b);
 // Id of the text token with exactly these bytes; BPE_NONE when there is none.
@@ -37,8 +39,8 @@ yx_status bpe_scratch_new(bpe_scratch **out);
 void bpe_scratch_free(bpe_scratch *s);
 // Makes room to encode pieces of up to `size` bytes (at most 2^31 - 1).
 yx_status bpe_reserve(bpe_scratch *s, size_t size);
-// Encodes one pre-token, valid UTF-8; `ids` has room for `size` of them. Returns their number. Bytes without a token give
-// nothing.
+// Encodes one pre-token, valid UTF-8; `ids` has room for `size` of them. Returns their number. Bytes without a token
+// give nothing.
 size_t bpe_encode(const bpe *b, bpe_scratch *s, const uint8_t *text, size_t size, uint32_t *ids);
 
 // For tests: the same by the queue alone, and how many merges bpe_encode does without it.

@@ -105,7 +105,8 @@ fail:
 static yx_status read_pre_tokenizer(const json_t *root, split_plan *plan) {
     const json_t *object = json_object_get(root, "pre_tokenizer");
     bool bytes = false;
-    if (!json_is_object(object)) return yx_fail(YX_ERR_DATA, "no pre_tokenizer: only byte-level tokenizers are supported");
+    if (!json_is_object(object))
+        return yx_fail(YX_ERR_DATA, "no pre_tokenizer: only byte-level tokenizers are supported");
     yx_status status = add_pre_tokenizer(object, plan, 0, &bytes);
     if (status == YX_OK && !bytes)
         return yx_fail(YX_ERR_DATA, "the pre_tokenizer has no ByteLevel: only byte-level tokenizers are supported");
@@ -115,8 +116,8 @@ static yx_status read_pre_tokenizer(const json_t *root, split_plan *plan) {
 // --- What must not be there ------------------------------------------------------------------------------------------
 
 static yx_status check_model(const json_t *model) {
-    static const char *const unsupported[] = {"dropout",  "unk_token",     "continuing_subword_prefix", "end_of_word_suffix",
-                                              "fuse_unk", "byte_fallback", NULL};
+    static const char *const unsupported[] = {
+        "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", NULL};
     if (!json_is_object(model)) return yx_fail(YX_ERR_DATA, "tokenizer.json has no model");
     const json_t *type = json_object_get(model, "type");
     if (type && strcmp(type_of(model), "BPE") != 0)
@@ -248,8 +249,8 @@ static yx_status collect_texts(vocab_reader *r, const char **by_id) {
     return YX_OK;
 }
 
-// An added token outside the vocabulary stands for its own text; everything else is in the byte-level alphabet, or, where
-// it is not, can only be decoded.
+// An added token outside the vocabulary stands for its own text; everything else is in the byte-level alphabet, or,
+// where it is not, can only be decoded.
 static void fill_table(token_table *t, json_t *vocab, const char *const *by_id) {
     uint32_t used = 0;
     for (uint32_t id = 0; id < t->size; id++) {

@@ -1,5 +1,5 @@
-// Memory for tables of megabytes that are read at random: on large pages where the system has them, which spares most of
-// the address translations.
+// Memory for tables of megabytes that are read at random: on large pages where the system has them, which spares most
+// of the address translations.
 #pragma once
 #include <stddef.h>
 

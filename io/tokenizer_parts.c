@@ -5,7 +5,9 @@
 
 enum { FIRST_MOVED = 256, N_MOVED = 68 }; // bytes without a printable character of their own follow from U+0100
 
-static bool is_printable(int c) { return (c >= '!' && c <= '~') || (c >= 0xa1 && c <= 0xac) || (c >= 0xae && c <= 0xff); }
+static bool is_printable(int c) {
+    return (c >= '!' && c <= '~') || (c >= 0xa1 && c <= 0xac) || (c >= 0xae && c <= 0xff);
+}
 
 uint32_t byte_to_char(uint8_t byte) {
     if (is_printable(byte)) return byte;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum {
-    MATCH_LIMIT = 10000000,   // steps before a match is given up: Oniguruma's own limit
+    MATCH_LIMIT = 10000000,    // steps before a match is given up: Oniguruma's own limit
     HEAP_LIMIT_KIB = 64 << 10, // for the interpreter, where there is no JIT
     JIT_STACK_START = 32 << 10,
     JIT_STACK_MAX = 8 << 20

@@ -5,7 +5,8 @@
 
 typedef struct regex regex; // immutable: any number of threads may search with it
 
-// Translates and compiles a zero-terminated UTF-8 pattern. Refuses, naming it, what has no counterpart with the same meaning.
+// Translates and compiles a zero-terminated UTF-8 pattern. Refuses, naming it, what has no counterpart with the same
+// meaning.
 yx_status regex_compile(const char *pattern, regex **out);
 // Compiles a pattern that matches `literal` itself.
 yx_status regex_compile_literal(const char *literal, regex **out);

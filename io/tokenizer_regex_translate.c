@@ -146,7 +146,7 @@ static const char *const category_names[UNICODE_CATEGORIES] = {
 // left to what PCRE2 does not know.
 static void property_items(char_set set, char *items) {
     items[0] = 0;
-    if (set.bits == UNICODE_ONIG_WORD) strcpy(items, "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}");
+    if (set.bits & (UNICODE_ONIG_WORD | UNICODE_ONIG_CLASS_WORD)) strcpy(items, "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}");
     if (set.bits == UNICODE_DIGIT) strcpy(items, "\\p{Nd}");
     for (int i = 0; i < UNICODE_CATEGORIES; i++)
         if (set.categories >> i & 1) {
@@ -156,8 +156,8 @@ static void property_items(char_set set, char *items) {
         }
 }
 
-// Emits the items of a set for the inside of a class. PCRE2 may know an older Unicode: what it lacks is added. Unassigned
-// code points and complements would need a subtraction instead: they are written out in ranges.
+// Emits the items of a set for the inside of a class. PCRE2 may know an older Unicode: what it lacks is added.
+// Unassigned code points and complements would need a subtraction instead: they are written out in ranges.
 static yx_status build_set(translator *t, char_set set, bool negative) {
     uint8_t *member = NULL;
     char items[8 * UNICODE_CATEGORIES + 64];
@@ -198,10 +198,17 @@ static yx_status emit_set(translator *t, char_set set, bool negative) {
 static bool shorthand_set(char letter, char_set *set, bool *negative) {
     *negative = isupper((unsigned char)letter) != 0;
     switch (tolower((unsigned char)letter)) {
-    case 'd': *set = (char_set){.bits = UNICODE_DIGIT}; return true;
-    case 'w': *set = (char_set){.bits = UNICODE_ONIG_WORD}; return true;
-    case 's': *set = (char_set){.bits = UNICODE_SPACE}; return true;
-    default: return false;
+    case 'd':
+        *set = (char_set){.bits = UNICODE_DIGIT};
+        return true;
+    case 'w':
+        *set = (char_set){.bits = UNICODE_ONIG_WORD};
+        return true;
+    case 's':
+        *set = (char_set){.bits = UNICODE_SPACE};
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -377,6 +384,7 @@ static yx_status translate_class_set(translator *t, bool *done) {
     if (shorthand_set(letter, &set, &negative)) {
         *done = true;
         t->p += 2;
+        if (set.bits == UNICODE_ONIG_WORD) set.bits = UNICODE_ONIG_CLASS_WORD;
         return emit_set_items(t, set, negative);
     }
     if (letter == 'h') {
@@ -428,8 +436,8 @@ fail:
 
 // --- Groups and quantifiers ------------------------------------------------------------------------------------------
 
-// (?i) (?i-m) (?i: : Oniguruma's m is PCRE2's s. A bare (?i) reaches over the alternatives behind it in Oniguruma; at the
-// start of a group that is the same in PCRE2.
+// (?i) (?i-m) (?i: : Oniguruma's m is PCRE2's s. A bare (?i) reaches over the alternatives behind it in Oniguruma; at
+// the start of a group that is the same in PCRE2.
 static yx_status translate_options(translator *t, bool *opens) {
     bool at_start = t->size == 0 || (t->depth > 0 && t->group_start[t->depth - 1] == (int64_t)t->size - 1);
     yx_status status = emit(t, "(?");
@@ -531,13 +539,23 @@ static yx_status translate_one(translator *t) {
     char interval[32];
     bool exact;
     switch (*t->p) {
-    case '\\': t->p++; return translate_escape(t);
-    case '[': t->p++; return translate_class(t);
-    case '(': t->p++; return open_group(t);
-    case ')': t->p++; return close_group(t);
+    case '\\':
+        t->p++;
+        return translate_escape(t);
+    case '[':
+        t->p++;
+        return translate_class(t);
+    case '(':
+        t->p++;
+        return open_group(t);
+    case ')':
+        t->p++;
+        return close_group(t);
     case '|':
     case '^':
-    case '$': t->atom = NO_ATOM; return emit_bytes(t, t->p++, 1);
+    case '$':
+        t->atom = NO_ATOM;
+        return emit_bytes(t, t->p++, 1);
     case '*':
     case '+':
     case '?': {
@@ -547,7 +565,8 @@ static yx_status translate_one(translator *t) {
     case '{':
         if (read_interval(t->p, &t->p, interval, &exact)) return translate_quantifier(t, true, interval, exact);
         return translate_literal(t);
-    default: return translate_literal(t);
+    default:
+        return translate_literal(t);
     }
 }
 

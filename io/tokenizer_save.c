@@ -59,9 +59,9 @@ static json_t *make_merges(const tokenizer_recipe *r) {
 static json_t *make_added(const tokenizer_recipe *r) {
     json_t *list = json_array();
     for (int i = 0; i < r->n_special_tokens; i++)
-        json_array_append_new(list, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", i, "content",
-                                              r->special_tokens[i], "single_word", 0, "lstrip", 0, "rstrip", 0,
-                                              "normalized", 0, "special", 1));
+        json_array_append_new(list,
+                              json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", i, "content", r->special_tokens[i],
+                                        "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
     return list;
 }
 
@@ -73,8 +73,8 @@ static json_t *byte_level(bool prefix, bool regex) {
 static json_t *make_pre_tokenizer(const tokenizer_recipe *r) {
     if (!r->split_pattern) return byte_level(false, true);
     return json_pack("{s:s, s:[{s:s, s:b}, {s:s, s:{s:s}, s:s, s:b}, o]}", "type", "Sequence", "pretokenizers", "type",
-                     "Digits", "individual_digits", 0, "type", "Split", "pattern", "Regex", r->split_pattern, "behavior",
-                     "Isolated", "invert", 0, byte_level(false, false));
+                     "Digits", "individual_digits", 0, "type", "Split", "pattern", "Regex", r->split_pattern,
+                     "behavior", "Isolated", "invert", 0, byte_level(false, false));
 }
 
 static json_t *make_model(const tokenizer_recipe *r) {
@@ -86,10 +86,10 @@ static json_t *make_model(const tokenizer_recipe *r) {
 yx_status tokenizer_save(const tokenizer_recipe *recipe, const char *path) {
     yx_status status = YX_OK;
     char *text = NULL;
-    json_t *root = json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:n, s:o, s:o}", "version", "1.0", "truncation", "padding",
-                             "added_tokens", make_added(recipe), "normalizer", "pre_tokenizer",
-                             make_pre_tokenizer(recipe), "post_processor", "decoder", byte_level(true, true), "model",
-                             make_model(recipe));
+    json_t *root =
+        json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:n, s:o, s:o}", "version", "1.0", "truncation", "padding",
+                  "added_tokens", make_added(recipe), "normalizer", "pre_tokenizer", make_pre_tokenizer(recipe),
+                  "post_processor", "decoder", byte_level(true, true), "model", make_model(recipe));
     if (root) text = json_dumps(root, JSON_INDENT(2));
     if (!text) YX_FAIL(YX_ERR_NO_MEMORY, "no memory to write %s", path);
     YX_CHECK(yx_write_file_atomic(path, text, strlen(text)));

@@ -8,7 +8,8 @@ typedef struct tokenizer_recipe {
     size_t n_merges;
     const char *const *special_tokens; // ids 0 … n - 1
     int n_special_tokens;
-    const char *split_pattern; // behind Digits, before a ByteLevel without its own regex; NULL: only a ByteLevel with it
+    const char
+        *split_pattern; // behind Digits, before a ByteLevel without its own regex; NULL: only a ByteLevel with it
 } tokenizer_recipe;
 
 // The file appears whole or not at all.

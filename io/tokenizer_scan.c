@@ -95,8 +95,8 @@ static size_t spaces_end(const uint8_t *classes, const uint8_t *text, size_t i, 
     return last > i ? last : stop;
 }
 
-// End of the match of ` ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+` at `i`, with `| ?\p{N}+` if `numbers`; i when there is
-// none, at a number.
+// End of the match of ` ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+` at `i`, with `| ?\p{N}+` if `numbers`; i when there
+// is none, at a number.
 static inline size_t word_end(const uint8_t *classes, const uint8_t *text, size_t i, size_t end, bool numbers) {
     size_t length, word = text[i] == ' ' && i + 1 < end ? i + 1 : i;
     uint8_t class = class_at(classes, text, word, &length);

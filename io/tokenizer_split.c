@@ -22,7 +22,6 @@ typedef struct split_step {
 struct split_plan {
     split_step steps[MAX_STEPS];
     int n_steps;
-    bool any_regex;
     const uint8_t *classes;
 };
 
@@ -40,8 +39,8 @@ struct split_scratch {
     regex_scratch *regex;
 };
 
-const char *const split_behavior_names[SPLIT_BEHAVIORS] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
-                                                           "Contiguous"};
+const char *const split_behavior_names[SPLIT_BEHAVIORS] = {"Removed", "Isolated", "MergedWithPrevious",
+                                                           "MergedWithNext", "Contiguous"};
 
 // --- Plans -----------------------------------------------------------------------------------------------------------
 
@@ -94,9 +93,9 @@ yx_status split_add_pattern(split_plan *p, const char *pattern, bool literal, sp
     step.pattern = strdup(pattern);
     if (!step.pattern) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a pre-tokenizer");
     step.scan = generic ? NULL : own_scanner(&step);
-    if (!step.scan) YX_CHECK(literal ? regex_compile_literal(pattern, &step.regex) : regex_compile(pattern, &step.regex));
+    if (!step.scan)
+        YX_CHECK(literal ? regex_compile_literal(pattern, &step.regex) : regex_compile(pattern, &step.regex));
     YX_CHECK(add_step(p, step));
-    p->any_regex |= step.regex != NULL;
     return YX_OK;
 fail:
     regex_free(step.regex);
@@ -118,7 +117,8 @@ static yx_status explain_step(const split_step *step, char **out) {
         return yx_format(out, step->individual ? "every digit apart" : "runs of digits apart");
     if (step->kind == STEP_PREFIX_SPACE) return yx_format(out, "a space in front");
     if (step->scan == scan_threes) return yx_format(out, "digits in threes from the right");
-    if (step->scan == scan_words) return yx_format(out, "words (SuperBPE's first stage), digits in threes from the right");
+    if (step->scan == scan_words)
+        return yx_format(out, "words (SuperBPE's first stage), digits in threes from the right");
     if (step->scan == scan_gpt2) return yx_format(out, "words (GPT-2)");
     return yx_format(out, "%s%s %s '%s'", step->invert ? "not " : "", split_behavior_names[step->behavior],
                      step->literal ? "string" : "regex", step->pattern);
@@ -256,7 +256,8 @@ static yx_status split_by_regex(const split_step *step, split_scratch *s, const 
 // --- Running ---------------------------------------------------------------------------------------------------------
 
 // Copies the pieces into texts[which], each with a space in front unless it has one.
-static yx_status prefix_spaces(split_scratch *s, const uint8_t *text, const piece_list *in, piece_list *out, int which) {
+static yx_status prefix_spaces(split_scratch *s, const uint8_t *text, const piece_list *in, piece_list *out,
+                               int which) {
     size_t need = in->count, n = 0;
     yx_status status = YX_OK;
     for (size_t i = 0; i < in->count; i++) need += in->pieces[i].end - in->pieces[i].begin;

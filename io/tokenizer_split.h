@@ -24,8 +24,8 @@ void split_plan_free(split_plan *p);
 
 // Runs of numeric characters (or each one, with `individual`) apart from the rest.
 yx_status split_add_digits(split_plan *p, bool individual);
-// Cuts at the matches of a regular expression, or of a `literal` string. `generic` goes through PCRE2 even when the pattern
-// has its own scanner (tests compare the two).
+// Cuts at the matches of a regular expression, or of a `literal` string. `generic` goes through PCRE2 even when the
+// pattern has its own scanner (tests compare the two).
 yx_status split_add_pattern(split_plan *p, const char *pattern, bool literal, split_behavior behavior, bool invert,
                             bool generic);
 // Puts a space in front of every piece that does not start with one.
@@ -44,7 +44,7 @@ typedef struct split_scratch split_scratch; // one per thread
 yx_status split_scratch_new(split_scratch **out);
 void split_scratch_free(split_scratch *s);
 
-// Cuts `text` (valid UTF-8). The pieces, none empty, refer to `*out_text`: the text itself, or a copy with added spaces;
-// both belong to the scratch or the caller and last until the next call.
+// Cuts `text` (valid UTF-8). The pieces, none empty, refer to `*out_text`: the text itself, or a copy with added
+// spaces; both belong to the scratch or the caller and last until the next call.
 yx_status split_run(const split_plan *p, split_scratch *s, const uint8_t *text, size_t size, const uint8_t **out_text,
                     const split_piece **pieces, size_t *n_pieces);

@@ -18,7 +18,7 @@ typedef struct builder {
     uint32_t capacity; // cells
     uint32_t *next_free, *previous_free;
     uint32_t first_free, last_free; // ring-less list of free cells, FREE at its ends
-    pending *queue; // a binary heap
+    pending *queue;                 // a binary heap
     size_t queued, queue_capacity;
     const trie_key *keys;
     size_t tails_size;

@@ -10,25 +10,34 @@ static void mark(uint32_t first, uint32_t last, uint8_t bits) {
     for (uint32_t c = first; c <= last; c++) class_table[c] |= bits;
 }
 
+// A word character in all three senses.
+enum { WORD = UNICODE_WORD | UNICODE_ONIG_WORD | UNICODE_ONIG_CLASS_WORD };
+
 static uint8_t category_bits(unicode_category category) {
-    enum { WORD = UNICODE_WORD | UNICODE_ONIG_WORD };
     switch (category) {
     case UNICODE_LU:
     case UNICODE_LL:
     case UNICODE_LT:
     case UNICODE_LM:
-    case UNICODE_LO: return UNICODE_LETTER | WORD;
-    case UNICODE_ND: return UNICODE_NUMBER | UNICODE_NUMERIC | UNICODE_DIGIT | WORD;
-    case UNICODE_NL: return UNICODE_NUMBER | UNICODE_NUMERIC | WORD;
-    case UNICODE_NO: return UNICODE_NUMBER | UNICODE_NUMERIC;
+    case UNICODE_LO:
+        return UNICODE_LETTER | WORD;
+    case UNICODE_ND:
+        return UNICODE_NUMBER | UNICODE_NUMERIC | UNICODE_DIGIT | WORD;
+    case UNICODE_NL:
+        return UNICODE_NUMBER | UNICODE_NUMERIC | WORD;
+    case UNICODE_NO:
+        return UNICODE_NUMBER | UNICODE_NUMERIC;
     case UNICODE_MN:
     case UNICODE_MC:
     case UNICODE_ME:
-    case UNICODE_PC: return WORD;
+    case UNICODE_PC:
+        return WORD;
     case UNICODE_ZS:
     case UNICODE_ZL:
-    case UNICODE_ZP: return UNICODE_SPACE;
-    default: return 0;
+    case UNICODE_ZP:
+        return UNICODE_SPACE;
+    default:
+        return 0;
     }
 }
 
@@ -42,12 +51,12 @@ static void make_classes(void) {
     mark(0x09, 0x0d, UNICODE_SPACE);
     mark(0x85, 0x85, UNICODE_SPACE);
     // Alphabetic symbols: circled, squared and negative letters.
-    mark(0x24b6, 0x24e9, UNICODE_WORD | UNICODE_ONIG_WORD);
-    mark(0x1f130, 0x1f149, UNICODE_WORD | UNICODE_ONIG_WORD);
-    mark(0x1f150, 0x1f169, UNICODE_WORD | UNICODE_ONIG_WORD);
-    mark(0x1f170, 0x1f189, UNICODE_WORD | UNICODE_ONIG_WORD);
+    mark(0x24b6, 0x24e9, WORD);
+    mark(0x1f130, 0x1f149, WORD);
+    mark(0x1f150, 0x1f169, WORD);
+    mark(0x1f170, 0x1f189, WORD);
     mark(0x200c, 0x200d, UNICODE_WORD); // Join_Control
-    // Oniguruma's Latin-1 table counts the superscripts and fractions as word characters.
+    // Oniguruma's Latin-1 table, which classes do not use, counts the superscripts and fractions as word characters.
     mark(0xb2, 0xb3, UNICODE_ONIG_WORD);
     mark(0xb9, 0xb9, UNICODE_ONIG_WORD);
     mark(0xbc, 0xbe, UNICODE_ONIG_WORD);
@@ -86,8 +95,8 @@ size_t unicode_encode(uint32_t code, char out[4]) {
     return 4;
 }
 
-// What a lead byte promises: the length of the sequence (0: never a lead), and the range of the second byte, which alone
-// excludes overlong forms, surrogates and code points above U+10FFFF.
+// What a lead byte promises: the length of the sequence (0: never a lead), and the range of the second byte, which
+// alone excludes overlong forms, surrogates and code points above U+10FFFF.
 static int lead_length(uint8_t lead, uint8_t *low, uint8_t *high) {
     *low = 0x80, *high = 0xbf;
     if (lead < 0x80) return 1;

@@ -46,13 +46,14 @@ extern const int unicode_n_runs;
 
 // Classes of a code point as pre-tokenizers see them.
 enum {
-    UNICODE_LETTER = 1,   // \p{L}
-    UNICODE_NUMBER = 2,   // \p{N}
-    UNICODE_DIGIT = 4,    // \d: Nd
-    UNICODE_SPACE = 8,    // \s: White_Space (without U+180E)
-    UNICODE_NUMERIC = 16, // Rust's char::is_numeric, which knows Unicode 17's numbers
-    UNICODE_WORD = 32,    // \w of Rust's regex: Alphabetic, M, Nd, Pc, Join_Control
-    UNICODE_ONIG_WORD = 64 // \w of Oniguruma
+    UNICODE_LETTER = 1,           // \p{L}
+    UNICODE_NUMBER = 2,           // \p{N}
+    UNICODE_DIGIT = 4,            // \d: Nd
+    UNICODE_SPACE = 8,            // \s: White_Space (without U+180E)
+    UNICODE_NUMERIC = 16,         // Rust's char::is_numeric, which knows Unicode 17's numbers
+    UNICODE_WORD = 32,            // \w of Rust's regex: Alphabetic, M, Nd, Pc, Join_Control
+    UNICODE_ONIG_WORD = 64,       // \w and \b of Oniguruma
+    UNICODE_ONIG_CLASS_WORD = 128 // \w of Oniguruma inside [..]
 };
 
 // classes[code point]; made on the first call, shared, never freed (1.1 MB).

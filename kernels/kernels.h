@@ -1,13 +1,14 @@
 // The operation table: everything the worker asks of a device. kernels/cpu is the reference, kernels/cuda the fast one.
 //
-// Contract. An operation only enqueues on its stream; its arguments are copied at the call. Scalars that change from step to
-// step live in device memory (yx_step_scalars, scales). Nothing returns to the host but through copy(). No operation
-// allocates: scratch comes from the workspace that workspace_size asks for. Operations on one stream run in order. The CPU
-// backend runs each at once and ignores streams. Results do not depend on the number of threads or on timing.
+// Contract. An operation only enqueues on its stream; its arguments are copied at the call. Scalars that change from
+// step to step live in device memory (yx_step_scalars, scales). Nothing returns to the host but through copy(). No
+// operation allocates: scratch comes from the workspace that workspace_size asks for. Operations on one stream run in
+// order. The CPU backend runs each at once and ignores streams. Results do not depend on the number of threads or on
+// timing.
 //
-// Types. "act" is the activation dtype (YX_F32 or YX_BF16) of the residual stream and of what the matrix products write.
-// yx_real (float) is for parameters, gradients, moments and statistics. Shapes are row-major. M = rows = tokens of the
-// micro-batch; every M is a multiple of 128.
+// Types. "act" is the activation dtype (YX_F32 or YX_BF16) of the residual stream and of what the matrix products
+// write. yx_real (float) is for parameters, gradients, moments and statistics. Shapes are row-major. M = rows = tokens
+// of the micro-batch; every M is a multiple of 128.
 #pragma once
 #include "common/dtype.h"
 #include "common/status.h"
@@ -18,11 +19,12 @@ typedef struct yx_stream yx_stream; // NULL: the device's default stream
 typedef struct yx_event yx_event;
 typedef struct yx_graph yx_graph;
 
-// --- Operands of matrix products ----------------------------------------------------------------------------------------
-// Where a scaled tensor's factors live (device memory). Stored value = value · scale; scale_inv undoes it. Producers raise
-// *amax to the largest |value| they saw (before scaling), and count in *saturated the values that the cast clipped: those
-// with |value · scale| > max(dtype), whose code is counted once however many copies are written.
-// Pointers may be NULL: then scale is 1 and nothing is recorded. amax is recorded for every dtype when it is not NULL.
+// --- Operands of matrix products
+// ---------------------------------------------------------------------------------------- Where a scaled tensor's
+// factors live (device memory). Stored value = value · scale; scale_inv undoes it. Producers raise *amax to the largest
+// |value| they saw (before scaling), and count in *saturated the values that the cast clipped: those with |value ·
+// scale| > max(dtype), whose code is counted once however many copies are written. Pointers may be NULL: then scale is
+// 1 and nothing is recorded. amax is recorded for every dtype when it is not NULL.
 typedef struct yx_quant {
     const float *scale, *scale_inv;
     float *amax;
@@ -52,7 +54,8 @@ typedef struct yx_matmul_args {
     bool accumulate;
 } yx_matmul_args;
 
-// --- Embedding ----------------------------------------------------------------------------------------------------------
+// --- Embedding
+// ----------------------------------------------------------------------------------------------------------
 typedef struct yx_embed_args { // z[i,:] = E[token[i],:]
     int64_t rows, rank;
     yx_dtype act;
@@ -68,14 +71,15 @@ typedef struct yx_embed_backward_args { // dE[token[i],:] += dz[i,:], in a fixed
     yx_real *dE;    // [vocab, rank]
 } yx_embed_backward_args;
 
-// --- RMSNorm: y = gamma · s / sqrt(mean(s²) + eps), s = x + delta (Zhang & Sennrich 2019) ------------------------------------
+// --- RMSNorm: y = gamma · s / sqrt(mean(s²) + eps), s = x + delta (Zhang & Sennrich 2019)
+// ------------------------------------
 typedef struct yx_norm_args {
     int64_t rows, cols;
     yx_dtype act;
     double eps;
-    const void *x;     // [M, cols] act
-    const void *delta; // [M, cols] act, added first; NULL: nothing to add
-    void *sum;         // [M, cols] act, s; not written when delta is NULL
+    const void *x;        // [M, cols] act
+    const void *delta;    // [M, cols] act, added first; NULL: nothing to add
+    void *sum;            // [M, cols] act, s; not written when delta is NULL
     const yx_real *gamma; // [cols]
     yx_real *rstd;        // [M] out
     yx_operand y;         // [M, cols]
@@ -84,19 +88,21 @@ typedef struct yx_norm_args {
 typedef struct yx_norm_backward_args {
     int64_t rows, cols;
     yx_dtype act;
-    const void *dy;       // [M, cols] act
-    const void *s;        // [M, cols] act: the normalised sum of the forward pass
+    const void *dy; // [M, cols] act
+    const void *s;  // [M, cols] act: the normalised sum of the forward pass
     const yx_real *rstd, *gamma;
-    const void *dres;     // [M, cols] act, gradient that by-passes the norm; NULL: zero
-    void *dx;             // [M, cols] act; may be dres
-    yx_operand dx_operand; // further copies of dx as the next products' operand; where .row == dx that copy is dx itself
-    yx_real *dgamma;      // [cols], accumulates; NULL: not wanted
+    const void *dres; // [M, cols] act, gradient that by-passes the norm; NULL: zero
+    void *dx;         // [M, cols] act; may be dres
+    yx_operand
+        dx_operand;  // further copies of dx as the next products' operand; where .row == dx that copy is dx itself
+    yx_real *dgamma; // [cols], accumulates; NULL: not wanted
 } yx_norm_backward_args;
 
-// --- Rotary positions, halves rotated (Su et al. 2021; the layout of Llama in Hugging Face) -----------------------------------
-// Rotates q and k of qkv [M, (heads + 2·kv_heads)·head_dim] in place by position i - seq_start[i]; `inverse` rotates back (the
-// backward pass). v passes; its largest |value| goes to quant.amax of `out` in the forward pass (attention's outputs are convex combinations of v).
-// In the backward pass `out` receives the copies of the result as the next products' operand (.row == qkv: itself).
+// --- Rotary positions, halves rotated (Su et al. 2021; the layout of Llama in Hugging Face)
+// ----------------------------------- Rotates q and k of qkv [M, (heads + 2·kv_heads)·head_dim] in place by position i
+// - seq_start[i]; `inverse` rotates back (the backward pass). v passes; its largest |value| goes to quant.amax of `out`
+// in the forward pass (attention's outputs are convex combinations of v). In the backward pass `out` receives the
+// copies of the result as the next products' operand (.row == qkv: itself).
 typedef struct yx_rope_args {
     int64_t rows, heads, kv_heads, head_dim;
     yx_dtype act;
@@ -107,17 +113,17 @@ typedef struct yx_rope_args {
     yx_operand out;
 } yx_rope_args;
 
-// --- Attention: softmax(scale · q·kᵀ + mask)·v, query head h reads key/value head h / (heads / kv_heads) ---------------------
-// Key j is visible to query i iff seq_start[i] <= j <= i.
+// --- Attention: softmax(scale · q·kᵀ + mask)·v, query head h reads key/value head h / (heads / kv_heads)
+// --------------------- Key j is visible to query i iff seq_start[i] <= j <= i.
 typedef struct yx_attention_args {
     int64_t rows, heads, kv_heads, head_dim;
     yx_dtype act;
     double scale;
     const int32_t *seq_start;
-    const void *qkv;  // [M, (heads + 2·kv_heads)·head_dim] act, rotated
-    void *o;          // [M, heads·head_dim] act
-    yx_operand out;   // copies of o as an operand; .row == o: itself. quant.amax is not touched (rope recorded the bound)
-    yx_real *lse;     // [heads, M] log-sum-exp of the scaled scores
+    const void *qkv; // [M, (heads + 2·kv_heads)·head_dim] act, rotated
+    void *o;         // [M, heads·head_dim] act
+    yx_operand out; // copies of o as an operand; .row == o: itself. quant.amax is not touched (rope recorded the bound)
+    yx_real *lse;   // [heads, M] log-sum-exp of the scaled scores
 } yx_attention_args;
 typedef struct yx_attention_backward_args {
     int64_t rows, heads, kv_heads, head_dim;
@@ -126,10 +132,11 @@ typedef struct yx_attention_backward_args {
     const int32_t *seq_start;
     const void *qkv, *o, *d_o; // as above; d_o [M, heads·head_dim] act
     const yx_real *lse;
-    void *dqkv;                // [M, (heads + 2·kv_heads)·head_dim] act, of the rotated q and k
+    void *dqkv; // [M, (heads + 2·kv_heads)·head_dim] act, of the rotated q and k
 } yx_attention_backward_args;
 
-// --- SwiGLU: h = silu(gate) · up (Shazeer 2020) -------------------------------------------------------------------------------
+// --- SwiGLU: h = silu(gate) · up (Shazeer 2020)
+// -------------------------------------------------------------------------------
 typedef struct yx_swiglu_args {
     int64_t rows, cols;
     yx_dtype act;
@@ -141,11 +148,13 @@ typedef struct yx_swiglu_backward_args {
     yx_dtype act;
     const void *gate_up, *dh; // dh [M, cols] act
     yx_operand dgate_up;      // [M, 2·cols] out
-    yx_operand h;             // [M, cols] out, computed again: the operand of the weight gradient (nothing is recorded: forward did)
+    yx_operand
+        h; // [M, cols] out, computed again: the operand of the weight gradient (nothing is recorded: forward did)
 } yx_swiglu_backward_args;
 
-// --- Head: cross-entropy of softmax(z·Eᵀ) over `vocab` words, no [M, vocab] matrix in memory (reference: cut cross-entropy,
-// Wijmans et al. 2024; here with dz in the forward pass) ---------------------------------------------------------------------------
+// --- Head: cross-entropy of softmax(z·Eᵀ) over `vocab` words, no [M, vocab] matrix in memory (reference: cut
+// cross-entropy, Wijmans et al. 2024; here with dz in the forward pass)
+// ---------------------------------------------------------------------------
 typedef struct yx_head_args {
     int64_t rows, rank, vocab;
     yx_dtype act;
@@ -169,23 +178,24 @@ typedef struct yx_head_backward_args { // dE += grad_scale · (softmax - onehot)
     yx_real *dE; // [vocab, rank]
 } yx_head_backward_args;
 
-// --- Optimizer ------------------------------------------------------------------------------------------------------------------
+// --- Optimizer
+// ------------------------------------------------------------------------------------------------------------------
 // Device memory; the first group is copied in by the host before each step, the second is computed on the device.
 typedef struct yx_step_scalars {
     double lr, beta1, beta2, eps, weight_decay, bias_correction1, bias_correction2; // 1 - beta^t
-    double grad_clip;        // 0: no clipping
+    double grad_clip;                                                               // 0: no clipping
     double grad_sum_squares; // from sum_squares, over all tensors
     double grad_norm, clip_coefficient;
-    int64_t skip;            // 1: the gradient is not finite; adamw changes and records nothing
-    double loss_sum;         // nats of the step's tokens (head_forward adds)
+    int64_t skip;    // 1: the gradient is not finite; adamw changes and records nothing
+    double loss_sum; // nats of the step's tokens (head_forward adds)
 } yx_step_scalars;
 
 typedef struct yx_adamw_segment { // one parameter tensor [rows, cols]
     int64_t rows, cols;
     yx_real *param, *moment1, *moment2;
     const yx_real *grad;
-    bool decay;          // weight decay applies (matrices)
-    yx_operand operand;  // working copies to write (.row == param in fp32); quant.amax receives max |param|
+    bool decay;         // weight decay applies (matrices)
+    yx_operand operand; // working copies to write (.row == param in fp32); quant.amax receives max |param|
 } yx_adamw_segment;
 // Decoupled weight decay (Loshchilov & Hutter 2019): p -= lr·(m̂ / (sqrt(v̂) + eps) + weight_decay·p), gradient times
 // clip_coefficient. `segments` stays valid and unchanged for the life of the run (a backend may keep its own copy).
@@ -195,15 +205,17 @@ typedef struct yx_adamw_args {
     const yx_step_scalars *scalars;
 } yx_adamw_args;
 
-// --- 8-bit scales -----------------------------------------------------------------------------------------------------------------
+// --- 8-bit scales
+// -----------------------------------------------------------------------------------------------------------------
 // Scales are powers of two, so that scaling is exact and small differences of amax do not show.
 // scale = 2^floor(log2(max(dtype) / bound)), the exponent within ±126; a bound that is 0 or not finite gives 1.
-// scale_inv = 1 / scale. An amax that is not finite enters the history as the entry before it did. With scalars->skip set
-// YX_SCALE_WEIGHT slots keep scale and amax: adamw leaves the copies as they were written.
+// scale_inv = 1 / scale. An amax that is not finite enters the history as the entry before it did. With scalars->skip
+// set YX_SCALE_WEIGHT slots keep scale and amax: adamw leaves the copies as they were written.
 typedef enum yx_scale_kind {
     YX_SCALE_HISTORY, // bound = 2^margin_bits · max over the last YX_SCALE_HISTORY_LENGTH steps' amax
     YX_SCALE_NORM,    // RMSNorm outputs: bound = sqrt(cols) · max|gamma|, needs no history
-    YX_SCALE_WEIGHT   // bound = amax + lr·max(1, (1 - beta1) / sqrt(1 - beta2)): the largest weight after the coming AdamW step
+    YX_SCALE_WEIGHT   // bound = amax + lr·max(1, (1 - beta1) / sqrt(1 - beta2)): the largest weight after the coming
+                      // AdamW step
 } yx_scale_kind;
 enum { YX_SCALE_HISTORY_LENGTH = 16 };
 typedef struct yx_scale_slot { // host memory, fixed for the run
@@ -215,7 +227,7 @@ typedef struct yx_scale_slot { // host memory, fixed for the run
 typedef struct yx_scales_args {
     const yx_scale_slot *slots; // fixed for the run
     int64_t num_slots;
-    unsigned kinds;    // 1u << yx_scale_kind of the slots to bring up to date
+    unsigned kinds; // 1u << yx_scale_kind of the slots to bring up to date
     int margin_bits;
     const yx_step_scalars *scalars;
     float *scale, *scale_inv, *amax; // [num_slots] device; amax of updated HISTORY and WEIGHT slots is set back to 0
@@ -228,7 +240,8 @@ typedef struct yx_cast_args { // writes the copies of `src` [rows, cols] and rec
     yx_operand dst;
 } yx_cast_args;
 
-// --- The table -----------------------------------------------------------------------------------------------------------------
+// --- The table
+// -----------------------------------------------------------------------------------------------------------------
 typedef struct yx_device_info {
     char name[128];
     int64_t memory_total, memory_free; // bytes

@@ -189,6 +189,7 @@ yx_status cpu_attention(yx_device *d, yx_stream *stream, const yx_attention_args
         attention_shape_init(&s, a->rows, a->heads, a->kv_heads, a->head_dim, a->act, a->scale, a->seq_start, a->qkv));
     YX_CHECK(cpu_check_workspace(d, lay_out(d, &s, NULL, &all), "attention"));
     lay_out(d, &s, d->workspace, &all);
+    const int64_t step = attention_heads_per_task(&s, d, s.tiles);
 #pragma omp parallel num_threads(d->threads)
     {
         cpu_tally tally = {0};
@@ -200,10 +201,12 @@ yx_status cpu_attention(yx_device *d, yx_stream *stream, const yx_attention_args
             attention_load_keys(&s, s.heads + s.kv_heads + kv, tile, all.values + at * ATTENTION_TILE * s.padded, NULL);
         }
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < s.tiles * s.heads; i++) {
-            int64_t tile = i / s.heads, head = i % s.heads;
-            forward_buffers own = buffers_of(&s, &all, omp_get_thread_num(), head);
-            attend_tile(&args, &s, &own, tile, head, &tally);
+        for (int64_t i = 0; i < s.tiles * s.heads / step; i++) {
+            int64_t tile = i * step / s.heads, first = i * step % s.heads;
+            for (int64_t head = first; head < first + step; head++) {
+                forward_buffers own = buffers_of(&s, &all, omp_get_thread_num(), head);
+                attend_tile(&args, &s, &own, tile, head, &tally);
+            }
         }
         tally_record(&tally, &args.out.quant);
     }

@@ -36,6 +36,12 @@ static inline int64_t attention_columns_size(const attention_shape *s) {
     return s->tiles * ATTENTION_TILE * s->head_dim;
 }
 
+// Heads that one task takes, of each piece (tile or segment) of rows: all, whose rows lie side by side in memory, where
+// that leaves every thread enough to do. Which heads share a task does not change what any of them computes.
+static inline int64_t attention_heads_per_task(const attention_shape *s, const yx_device *d, int64_t pieces) {
+    return pieces >= 4 * d->threads ? s->heads : 1;
+}
+
 // x[n, padded] = factor · head `head` (of matrix [rows, heads·head_dim], any layout of heads) for rows [row, row + n).
 void attention_load(const attention_shape *s, const void *matrix, int64_t width, int64_t head, int64_t row, int64_t n,
                     yx_real factor, yx_real *x);

@@ -1,9 +1,9 @@
 // Attention, backward (Dao 2023, FlashAttention-2, algorithm 2). With p the probabilities and D = sum(o · do):
 // dv = pᵀ·do, ds = p ∘ (do·vᵀ - D), dq = scale · ds·k, dk = scale · dsᵀ·q.
 //
-// A task is one query head of one segment: rows between two tile borders that no sequence crosses. It owns its dq, and
-// its own sums of dk and dv; those of the heads that share a key/value head are added in order at the end. So no two
-// tasks write to the same place, and the result does not depend on which thread did what.
+// The unit of work is one query head of one segment: rows between two tile borders that no sequence crosses. It owns
+// its dq, and its own sums of dk and dv; those of the heads that share a key/value head are added in order at the end.
+// So no two units write to the same place, and the result does not depend on which thread did what.
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/vexp.h"
 #include <omp.h>
@@ -146,13 +146,18 @@ static void backward_tile(const yx_attention_backward_args *a, const attention_s
     }
 }
 
-static void backward_segment(const yx_attention_backward_args *a, const attention_shape *s, const backward_buffers *b,
-                             int64_t begin, int64_t end, int64_t head) {
-    int64_t at = begin * ATTENTION_TILE * s->padded;
+// Heads [first, last) of one segment.
+static void backward_segment(const yx_attention_backward_args *a, const attention_shape *s, const backward_buffers *all,
+                             int64_t segment, int64_t first, int64_t last) {
+    int64_t begin = all->segment[segment], end = all->segment[segment + 1], at = begin * ATTENTION_TILE * s->padded;
     size_t bytes = (size_t)((end - begin) * ATTENTION_TILE * s->padded) * sizeof(yx_real);
-    memset(b->dk + at, 0, bytes);
-    memset(b->dv + at, 0, bytes);
-    for (int64_t tile = begin; tile < end; tile++) backward_tile(a, s, b, tile, head);
+    for (int64_t tile = begin; tile < end; tile++)
+        for (int64_t head = first; head < last; head++) {
+            backward_buffers own = buffers_of(s, all, omp_get_thread_num(), head);
+            if (tile == begin) memset(own.dk + at, 0, bytes);
+            if (tile == begin) memset(own.dv + at, 0, bytes);
+            backward_tile(a, s, &own, tile, head);
+        }
 }
 
 // The sum over the query heads of one key/value head, of one row, to head `out` of dqkv.
@@ -176,7 +181,7 @@ yx_status cpu_attention_backward(yx_device *d, yx_stream *stream, const yx_atten
         attention_shape_init(&s, a->rows, a->heads, a->kv_heads, a->head_dim, a->act, a->scale, a->seq_start, a->qkv));
     YX_CHECK(cpu_check_workspace(d, lay_out(d, &s, NULL, &all), "attention_backward"));
     lay_out(d, &s, d->workspace, &all);
-    int64_t segments = find_segments(&s, all.segment);
+    const int64_t segments = find_segments(&s, all.segment), step = attention_heads_per_task(&s, d, segments);
 #pragma omp parallel num_threads(d->threads)
     {
         yx_real *values = all.values + omp_get_thread_num() * ATTENTION_TILE * s.padded;
@@ -189,11 +194,8 @@ yx_status cpu_attention_backward(yx_device *d, yx_stream *stream, const yx_atten
             attention_load_keys(&s, s.heads + s.kv_heads + kv, tile, values, all.value_columns + columns);
         }
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < segments * s.heads; i++) {
-            int64_t segment = i / s.heads, head = i % s.heads;
-            backward_buffers own = buffers_of(&s, &all, omp_get_thread_num(), head);
-            backward_segment(a, &s, &own, all.segment[segment], all.segment[segment + 1], head);
-        }
+        for (int64_t i = 0; i < segments * s.heads / step; i++)
+            backward_segment(a, &s, &all, i * step / s.heads, i * step % s.heads, i * step % s.heads + step);
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < s.rows; row++)
             for (int64_t kv = 0; kv < s.kv_heads; kv++) {

@@ -1,0 +1,36 @@
+// A group of processes that train together. A group of one needs no library; MPI is a module loaded at run time.
+#pragma once
+#include "common/status.h"
+#include <stdint.h>
+
+typedef struct yx_group yx_group;
+
+typedef enum group_type { GROUP_F32, GROUP_F64, GROUP_U64 } group_type;
+typedef enum group_op { GROUP_SUM, GROUP_MAX } group_op;
+
+// Joins the group that the launcher made: under mpirun or srun (OMPI_COMM_WORLD_SIZE, PMIX_RANK, PMI_SIZE in the
+// environment) MPI; otherwise, or for a launch of one process, a group of one. Fails with YX_ERR_UNAVAILABLE, naming the
+// launcher and the library that is missing, when a launcher started several processes but MPI cannot be loaded: training
+// several times alone would be silent nonsense.
+yx_status group_open(yx_group **out);
+// All ranks together (it waits for the others). On an error path call group_abort instead.
+void group_close(yx_group *g);
+// Ends every rank of the group with this exit code, without waiting; does not return when the group has several ranks.
+void group_abort(yx_group *g, int exit_code);
+
+int group_rank(const yx_group *g);
+int group_size(const yx_group *g);
+int group_local_rank(const yx_group *g); // among the ranks of this host
+int group_local_size(const yx_group *g);
+const char *group_backend(const yx_group *g); // "solo", "mpi"
+
+yx_status group_broadcast(yx_group *g, void *data, size_t bytes, int root);
+// In place, element-wise, the result is the same bits on every rank and for every run with this number of ranks.
+yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type type, group_op op);
+// data: [size, bytes], rank r's part at r·bytes is filled in.
+yx_status group_all_gather(yx_group *g, void *data, size_t bytes_each);
+yx_status group_barrier(yx_group *g);
+
+// Whether all ranks succeeded: the worst status of all, so that no rank goes on alone. The failing rank keeps its own
+// message; on the others the message names the first failing rank.
+yx_status group_agree(yx_group *g, yx_status status);

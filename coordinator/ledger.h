@@ -1,0 +1,18 @@
+// Decisions taken from measurement, in order: the only part of the schedule that is not a function of the
+// configuration. Append-only; each entry carries the hash of all before it; checkpointed, and kept by a resume.
+#pragma once
+#include "common/status.h"
+#include <jansson.h>
+#include <stdint.h>
+
+typedef struct ledger {
+    json_t *entries; // array of {"step", "event", "detail", "hash"}
+    uint64_t hash;
+} ledger;
+
+yx_status ledger_create(ledger *out);
+void ledger_free(ledger *l);
+// `event`: "skip" (a step whose gradient was not finite changed nothing).
+yx_status ledger_append(ledger *l, int64_t step, const char *event, const char *detail);
+// Takes the entries of a checkpoint; a broken chain of hashes is YX_ERR_DATA.
+yx_status ledger_load(ledger *l, const json_t *entries);

@@ -1,0 +1,177 @@
+#include "coordinator/metrics.h"
+#include "common/file.h"
+#include "common/log.h"
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// Lines of a log up to `resume_step`; a last line cut by a crash is dropped too.
+static size_t keep_lines(char *text, size_t size, int64_t resume_step) {
+    size_t kept = 0;
+    for (size_t begin = 0; begin < size;) {
+        char *end = memchr(text + begin, '\n', size - begin);
+        if (!end) break;
+        size_t length = (size_t)(end - text) + 1 - begin;
+        json_t *line = json_loadb(text + begin, length, 0, NULL);
+        json_t *step = json_object_get(line, "step");
+        if (json_is_integer(step) && json_integer_value(step) <= resume_step) {
+            memmove(text + kept, text + begin, length);
+            kept += length;
+        }
+        json_decref(line);
+        begin += length;
+    }
+    return kept;
+}
+
+static yx_status rewind_log(const char *path, int64_t resume_step) {
+    char *text;
+    size_t size;
+    if (!yx_path_exists(path)) return YX_OK;
+    yx_status status = yx_read_file(path, (size_t)1 << 34, &text, &size);
+    if (status != YX_OK) return status;
+    size_t kept = resume_step < 0 ? 0 : keep_lines(text, size, resume_step);
+    status = yx_write_file_atomic(path, text, kept);
+    free(text);
+    return status;
+}
+
+yx_status metrics_open(const char *run_dir, const yx_plan *plan, int64_t interval_steps, int64_t resume_step,
+                       metrics *out) {
+    yx_status status = YX_OK;
+    char *path = NULL;
+    *out =
+        (metrics){.plan = plan, .interval_steps = interval_steps, .terminal = isatty(STDERR_FILENO), .started = now()};
+    YX_CHECK(yx_format(&path, "%s/log.jsonl", run_dir));
+    YX_CHECK(rewind_log(path, resume_step));
+    out->log = fopen(path, "a");
+    if (!out->log) status = yx_fail_errno("cannot open %s", path);
+fail:
+    free(path);
+    return status;
+}
+
+void metrics_close(metrics *m) {
+    if (m->line_open) fputc('\n', stderr);
+    if (m->log) fclose(m->log);
+    m->log = NULL;
+    m->line_open = false;
+}
+
+// Writes and releases `line`; NULL means that it could not be made.
+static yx_status write_line(metrics *m, json_t *line) {
+    if (!line) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a log line");
+    json_object_set_new(line, "time", json_real(round(now() * 1000) / 1000));
+    errno = 0;
+    int failed = json_dumpf(line, m->log, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    json_decref(line);
+    if (failed || fputc('\n', m->log) == EOF || fflush(m->log) != 0) return yx_fail_errno("cannot write log.jsonl");
+    return YX_OK;
+}
+
+// Ends the live line, so that what follows starts on its own.
+static void end_line(metrics *m) {
+    if (m->line_open) fputc('\n', stderr);
+    m->line_open = false;
+}
+
+// JSON has no NaN: such a figure is null.
+static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, const char *device, int64_t micro_tokens) {
+    m->tokens_at_start = tokens;
+    return write_line(m,
+                      json_pack("{s:s, s:I, s:I, s:i, s:s, s:I, s:I, s:I}", "type", "start", "step", (json_int_t)step,
+                                "tokens", (json_int_t)tokens, "ranks", ranks, "device", device, "micro_batch_tokens",
+                                (json_int_t)micro_tokens, "total_steps", (json_int_t)m->plan->total_steps,
+                                "total_tokens", (json_int_t)m->plan->total_tokens));
+}
+
+yx_status metrics_stage(metrics *m, const plan_step *step) {
+    const plan_stage *s = &m->plan->stages[step->stage];
+    end_line(m);
+    yx_info("── stage %lld/%lld: T = %lld, %lld sequences = %lld tokens a step, %lld steps, lr × %.3g, clip %.3g%s%s",
+            (long long)step->stage + 1, (long long)m->plan->num_stages, (long long)s->seq_len, (long long)s->batch_size,
+            (long long)(s->seq_len * s->batch_size), (long long)s->num_steps, s->lr_scale, s->grad_clip,
+            s->description[0] ? " · " : "", s->description);
+    return write_line(m, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s}", "type", "stage", "step",
+                                   (json_int_t)step->step + 1, "stage", (json_int_t)step->stage + 1, "tokens",
+                                   (json_int_t)step->token_begin, "seq_len", (json_int_t)s->seq_len, "batch_size",
+                                   (json_int_t)s->batch_size, "lr_scale", s->lr_scale, "grad_clip", s->grad_clip,
+                                   "description", s->description));
+}
+
+static void print_duration(double seconds, char out[32]) {
+    long s = seconds > 0 && seconds < 1e9 ? (long)seconds : 0;
+    if (s >= 3600) snprintf(out, 32, "%ldh%02ldm", s / 3600, s / 60 % 60);
+    else snprintf(out, 32, "%ldm%02lds", s / 60, s % 60);
+}
+
+static void print_step(metrics *m, const plan_step *step, const worker_step_result *r, int64_t tokens) {
+    double t = now();
+    bool due = m->terminal ? t - m->last_line > 0.2 : (step->step + 1) % m->interval_steps == 0;
+    if (!due && !step->last_of_run) return;
+    m->last_line = t;
+    char left[32];
+    print_duration((double)(m->plan->total_tokens - tokens) / fmax(m->tokens_per_second, 1), left);
+    const char *format =
+        "%sstage %lld/%lld T=%lld  step %lld/%lld  loss %.4f  |g| %.2f  lr %.2e  %.1fk tokens/s  %s left%s";
+    fprintf(stderr, format, m->terminal ? "\r\033[K" : "", (long long)step->stage + 1, (long long)m->plan->num_stages,
+            (long long)step->seq_len, (long long)step->step + 1, (long long)m->plan->total_steps, r->loss, r->grad_norm,
+            step->lr, m->tokens_per_second / 1000, left, m->terminal ? "" : "\n");
+    m->line_open = m->terminal;
+}
+
+yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *r, double seconds) {
+    int64_t scored = step->seq_len * step->num_sequences, tokens = step->token_begin + scored;
+    double rate = (double)scored / fmax(seconds, 1e-9);
+    m->tokens_per_second = m->tokens_per_second > 0 ? 0.9 * m->tokens_per_second + 0.1 * rate : rate;
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->token_hash);
+    print_step(m, step, r, tokens);
+    return write_line(m,
+                      json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:s, s:f, s:f, s:f, s:f, s:f, s:b}",
+                                "type", "step", "step", (json_int_t)step->step + 1, "stage",
+                                (json_int_t)step->stage + 1, "seq_len", (json_int_t)step->seq_len, "sequences",
+                                (json_int_t)step->num_sequences, "tokens", (json_int_t)tokens, "loss", number(r->loss),
+                                "lr", step->lr, "grad_clip", step->grad_clip, "grad_norm", number(r->grad_norm),
+                                "token_hash", hash, "saturated", r->saturated, "seconds", seconds, "tokens_per_second",
+                                rate, "data_wait", r->data_wait, "communicate", r->communicate, "skipped", r->skipped));
+}
+
+yx_status metrics_evaluation(metrics *m, int64_t step, int64_t tokens, int64_t stage, int64_t seq_len,
+                             const evaluate_result *r, double seconds) {
+    end_line(m);
+    yx_info(
+        "   validation at T = %lld after stage %lld, step %lld: %.4f bits/byte, %.4f nats/token (%lld tokens, %.1f s)",
+        (long long)seq_len, (long long)stage + 1, (long long)step, r->bits_per_byte, r->loss, (long long)r->tokens,
+        seconds);
+    json_t *positions = json_array();
+    for (int i = 0; positions && i < r->num_buckets; i++)
+        json_array_append_new(positions,
+                              json_pack("{s:I, s:o, s:I}", "begin", (json_int_t)evaluate_bucket_begin(i), "loss",
+                                        number(r->bucket_loss[i]), "tokens", (json_int_t)r->bucket_tokens[i]));
+    return write_line(m,
+                      json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:f, s:o}", "type", "evaluation", "step",
+                                (json_int_t)step, "tokens", (json_int_t)tokens, "stage", (json_int_t)stage + 1,
+                                "seq_len", (json_int_t)seq_len, "bits_per_byte", number(r->bits_per_byte), "loss",
+                                number(r->loss), "scored_tokens", (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes,
+                                "seconds", seconds, "positions", positions));
+}
+
+yx_status metrics_checkpoint(metrics *m, int64_t step, const char *run_dir, double seconds) {
+    end_line(m);
+    yx_info("   checkpoint %s/checkpoints/step_%09lld (%.1f s)", run_dir, (long long)step, seconds);
+    return write_line(m,
+                      json_pack("{s:s, s:I, s:f}", "type", "checkpoint", "step", (json_int_t)step, "seconds", seconds));
+}

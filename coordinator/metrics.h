@@ -1,0 +1,29 @@
+// Where a run's figures go: RUN/log.jsonl (every event, one JSON object a line) and standard error (a person's view).
+#pragma once
+#include "coordinator/plan.h"
+#include "worker/evaluate.h"
+#include "worker/worker.h"
+#include <stdio.h>
+
+typedef struct metrics {
+    FILE *log;
+    const yx_plan *plan;
+    int64_t interval_steps;
+    bool terminal, line_open;
+    double started, last_line; // seconds
+    int64_t tokens_at_start;
+    double tokens_per_second; // smoothed
+} metrics;
+
+// Opens RUN/log.jsonl. With resume_step ≥ 0 the lines of later steps, which the run will write again, are taken out.
+yx_status metrics_open(const char *run_dir, const yx_plan *plan, int64_t interval_steps, int64_t resume_step,
+                       metrics *out);
+void metrics_close(metrics *m);
+yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, const char *device, int64_t micro_tokens);
+// A transition: the banner.
+yx_status metrics_stage(metrics *m, const plan_step *step);
+yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *result, double seconds);
+// `step`: optimizer steps done; stage: the stage just trained.
+yx_status metrics_evaluation(metrics *m, int64_t step, int64_t tokens, int64_t stage, int64_t seq_len,
+                             const evaluate_result *result, double seconds);
+yx_status metrics_checkpoint(metrics *m, int64_t step, const char *run_dir, double seconds);

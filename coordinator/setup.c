@@ -1,0 +1,88 @@
+#include "coordinator/setup.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "io/tokenizer.h"
+#include <stdlib.h>
+#include <string.h>
+
+static char *base_name(const char *path, size_t *length) {
+    const char *end = path + strlen(path);
+    while (end > path + 1 && end[-1] == '/') end--;
+    const char *begin = end;
+    while (begin > path && begin[-1] != '/') begin--;
+    *length = (size_t)(end - begin);
+    return (char *)begin;
+}
+
+yx_status setup_data_path(const config_data *data, char **path) {
+    static const char mark[] = "{tokenizer}";
+    const char *at = strstr(data->path, mark);
+    if (!at) return yx_format(path, "%s", data->path);
+    size_t length;
+    const char *name = base_name(data->tokenizer, &length);
+    return yx_format(path, "%.*s%.*s%s", (int)(at - data->path), data->path, (int)length, name, at + sizeof mark - 1);
+}
+
+yx_status setup_device(config_device device, int local_rank, const yx_ops **ops, yx_device **out) {
+    if (device != DEVICE_CPU) {
+        yx_status status = kernels_find("cuda", ops);
+        if (status == YX_OK) status = (*ops)->open(local_rank, out);
+        if (status == YX_OK || device == DEVICE_CUDA) return status;
+        yx_info("no CUDA device (%s): the CPU is used", yx_message());
+    }
+    yx_status status = kernels_find("cpu", ops);
+    return status == YX_OK ? (*ops)->open(0, out) : status;
+}
+
+static yx_status check_tokenizer(const yx_config *config, const char *data_path, const dataset_info *info) {
+    yx_status status = YX_OK;
+    yx_tokenizer *t = NULL;
+    if (info->vocab_size != (uint64_t)config->model.vocab_size)
+        YX_FAIL(YX_ERR_MISMATCH, "%s was made with a vocabulary of %u tokens; model.vocab_size is %lld", data_path,
+                info->vocab_size, (long long)config->model.vocab_size);
+    YX_CHECK(tokenizer_load(config->data.tokenizer, &t));
+    if (strcmp(tokenizer_sha256(t), info->tokenizer_sha256) != 0)
+        YX_FAIL(YX_ERR_MISMATCH,
+                "%s was made with the tokenizer %s (sha256 %.12s…), but data.tokenizer names %s (%.12s…): prepare the "
+                "data with it, or name the other",
+                data_path, info->tokenizer_name, info->tokenizer_sha256, config->data.tokenizer, tokenizer_sha256(t));
+fail:
+    tokenizer_free(t);
+    return status;
+}
+
+static yx_status open_data(const yx_config *config, run_setup *s) {
+    yx_status status = YX_OK;
+    char *path = NULL;
+    YX_CHECK(setup_data_path(&config->data, &path));
+    YX_CHECK(dataset_open(path, "train", config->data.verify, &s->train));
+    YX_CHECK(check_tokenizer(config, path, dataset_get_info(s->train)));
+    status = dataset_open(path, "validation", config->data.verify, &s->validation);
+    if (status == YX_ERR_UNAVAILABLE) status = YX_OK; // this data has no such split
+fail:
+    free(path);
+    return status;
+}
+
+yx_status setup_open(const yx_config *config, int local_rank, run_setup *out) {
+    yx_status status = YX_OK;
+    yx_device_info info;
+    *out = (run_setup){0};
+    YX_CHECK(open_data(config, out));
+    YX_CHECK(plan_build(config, dataset_get_info(out->train)->num_tokens, &out->plan));
+    YX_CHECK(setup_device(config->training.device, local_rank, &out->ops, &out->device));
+    YX_CHECK(out->ops->info(out->device, &info));
+    memcpy(out->device_name, info.name, sizeof out->device_name);
+    YX_CHECK(memory_micro_tokens(out->ops, out->device, config, out->plan.window_blocks, &out->micro_tokens));
+    return YX_OK;
+fail:
+    setup_close(out);
+    return status;
+}
+
+void setup_close(run_setup *s) {
+    dataset_close(s->train);
+    dataset_close(s->validation);
+    if (s->device) s->ops->close(s->device);
+    *s = (run_setup){0};
+}

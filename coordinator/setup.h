@@ -1,0 +1,24 @@
+// What a command needs before it can run a model: device, data, plan, micro-batch size.
+#pragma once
+#include "coordinator/plan.h"
+#include "io/shard.h"
+#include "kernels/kernels.h"
+#include "worker/memory.h"
+
+typedef struct run_setup {
+    const yx_ops *ops;
+    yx_device *device;
+    dataset *train, *validation; // validation: NULL when the data has none
+    yx_plan plan;
+    int64_t micro_tokens; // the largest micro-batch
+    char device_name[128];
+} run_setup;
+
+// "{tokenizer}" in data.path replaced by the tokenizer's base name. `*path` to free().
+yx_status setup_data_path(const config_data *data, char **path);
+// The backend for `device` (auto: CUDA where there is one, else the CPU) opened for this rank.
+yx_status setup_device(config_device device, int local_rank, const yx_ops **ops, yx_device **out);
+// Opens everything and checks that it belongs together: the tokenizer's SHA-256 with the shards', vocabulary with the
+// model's.
+yx_status setup_open(const yx_config *config, int local_rank, run_setup *out);
+void setup_close(run_setup *s);

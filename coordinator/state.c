@@ -1,0 +1,111 @@
+#include "coordinator/state.h"
+#include "common/hash.h"
+#include "common/log.h"
+#include "io/checkpoint.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static yx_status describe(const yx_config *config, const run_setup *setup, int ranks, const run_state *state,
+                          json_t **out) {
+    yx_status status = YX_OK;
+    char identity[YX_SHA256_HEX], plan[17], *yaml = NULL;
+    const dataset_info *info = dataset_get_info(setup->train);
+    YX_CHECK(config_identity(config, identity));
+    YX_CHECK(config_to_yaml(config, &yaml));
+    snprintf(plan, sizeof plan, "%016llx", (unsigned long long)setup->plan.hash);
+    *out = json_pack("{s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:s, s:s, s:s, s:O}", "step", (json_int_t)state->steps,
+                     "tokens", (json_int_t)state->tokens, "adam_steps", (json_int_t)worker_adam_steps(state->worker),
+                     "ranks", ranks, "micro_batch_tokens", (json_int_t)setup->micro_tokens, "config", yaml,
+                     "config_identity", identity, "plan_hash", plan, "data_manifest_sha256", info->manifest_sha256,
+                     "tokenizer_sha256", info->tokenizer_sha256, "ledger", state->ledger->entries);
+    if (!*out) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the checkpoint's description");
+fail:
+    free(yaml);
+    return status;
+}
+
+static checkpoint_tensor *as_checkpoint(const worker_tensor *tensors, int64_t count) {
+    checkpoint_tensor *list = malloc((size_t)count * sizeof *list);
+    for (int64_t i = 0; list && i < count; i++)
+        list[i] = (checkpoint_tensor){tensors[i].name, tensors[i].rows, tensors[i].cols, tensors[i].data};
+    return list;
+}
+
+yx_status state_save(const yx_config *config, const run_setup *setup, int ranks, const run_state *state) {
+    yx_status status = YX_OK;
+    const worker_tensor *tensors;
+    checkpoint_tensor *list = NULL;
+    json_t *meta = NULL;
+    int64_t count;
+    checkpoint_options options = {config->checkpoint.keep_last, config->checkpoint.keep_every};
+    YX_CHECK(worker_get_state(state->worker, &tensors, &count));
+    YX_CHECK(describe(config, setup, ranks, state, &meta));
+    list = as_checkpoint(tensors, count);
+    if (!list) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a checkpoint's table");
+    YX_CHECK(checkpoint_write(config->run_dir, state->steps, list, count, meta, config->data.tokenizer, &options));
+fail:
+    free(list);
+    json_decref(meta);
+    return status;
+}
+
+static const char *text_of(const json_t *meta, const char *key) {
+    const char *text = json_string_value(json_object_get(meta, key));
+    return text ? text : "";
+}
+
+static yx_status check(const yx_config *config, const run_setup *setup, const char *path, const json_t *meta) {
+    char identity[YX_SHA256_HEX];
+    yx_status status = config_identity(config, identity);
+    if (status != YX_OK) return status;
+    if (strcmp(text_of(meta, "data_manifest_sha256"), dataset_get_info(setup->train)->manifest_sha256) != 0)
+        return yx_fail(YX_ERR_MISMATCH, "%s was trained on other data than data.path names", path);
+    if (strcmp(text_of(meta, "config_identity"), identity) != 0)
+        return yx_fail(
+            YX_ERR_MISMATCH,
+            "%s belongs to another model or schedule: compare config.yaml of its run with this configuration, "
+            "or start afresh with another run_dir or --resume never",
+            path);
+    return YX_OK;
+}
+
+static yx_status read_tensors(checkpoint *c, yx_worker *worker, int64_t adam_steps) {
+    yx_status status = YX_OK;
+    const worker_tensor *tensors;
+    int64_t count;
+    checkpoint_tensor *list = NULL;
+    YX_CHECK(worker_state_buffers(worker, &tensors, &count));
+    list = as_checkpoint(tensors, count);
+    if (!list) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a checkpoint's table");
+    YX_CHECK(checkpoint_read(c, list, count));
+    YX_CHECK(worker_set_state(worker, adam_steps));
+fail:
+    free(list);
+    return status;
+}
+
+yx_status state_load(const yx_config *config, const run_setup *setup, const char *resume, run_state *state,
+                     bool *resumed) {
+    yx_status status = YX_OK;
+    checkpoint *c = NULL;
+    json_int_t steps, tokens, adam_steps;
+    *resumed = false;
+    if (strcmp(resume, "never") == 0) return YX_OK;
+    bool automatic = strcmp(resume, "auto") == 0;
+    YX_CHECK(checkpoint_open(automatic ? config->run_dir : resume, &c));
+    if (!c && automatic) return YX_OK;
+    if (!c) return yx_fail(YX_ERR_USAGE, "--resume %s: there is no checkpoint", resume);
+    const json_t *meta = checkpoint_meta(c);
+    YX_CHECK(check(config, setup, checkpoint_path(c), meta));
+    if (json_unpack((json_t *)meta, "{s:I, s:I, s:I}", "step", &steps, "tokens", &tokens, "adam_steps", &adam_steps))
+        YX_FAIL(YX_ERR_DATA, "%s: the manifest lacks step, tokens or adam_steps", checkpoint_path(c));
+    YX_CHECK(ledger_load(state->ledger, json_object_get(meta, "ledger")));
+    YX_CHECK(read_tensors(c, state->worker, adam_steps));
+    state->steps = steps;
+    state->tokens = tokens;
+    *resumed = true;
+fail:
+    checkpoint_close(c);
+    return status;
+}

@@ -1,0 +1,18 @@
+// A run's state in checkpoints: what is saved, and what must agree before it is loaded.
+#pragma once
+#include "coordinator/ledger.h"
+#include "coordinator/setup.h"
+#include "io/config.h"
+#include "worker/worker.h"
+
+typedef struct run_state {
+    int64_t steps, tokens;
+    yx_worker *worker;
+    ledger *ledger;
+} run_state;
+
+yx_status state_save(const yx_config *config, const run_setup *setup, int ranks, const run_state *state);
+// `resume`: "auto", "never" or a folder (train_options). `*resumed` is false when there is nothing to resume from. A
+// checkpoint of another model, data set or schedule is YX_ERR_MISMATCH.
+yx_status state_load(const yx_config *config, const run_setup *setup, const char *resume, run_state *state,
+                     bool *resumed);

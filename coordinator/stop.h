@@ -1,0 +1,6 @@
+// SIGTERM, SIGINT and SIGUSR1 ask the run to stop at the next step boundary; a second SIGINT ends the process at once.
+#pragma once
+#include <stdbool.h>
+
+void stop_install(void);
+bool stop_requested(void);

@@ -1,0 +1,285 @@
+#include "coordinator/train.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "coordinator/ledger.h"
+#include "coordinator/metrics.h"
+#include "coordinator/setup.h"
+#include "coordinator/state.h"
+#include "coordinator/stop.h"
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAX_CONSECUTIVE_SKIPS = 8 };
+
+typedef struct trainer {
+    const train_options *options;
+    yx_group *group;
+    run_setup setup;
+    yx_worker *worker;
+    loader *loader;
+    ledger ledger;
+    metrics metrics;          // rank 0
+    int64_t tokens, steps;    // consumed and done so far
+    int64_t requested_tokens; // up to where the loader has been asked
+    int64_t saved_step, evaluated_step;
+    int skips; // in a row
+} trainer;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static bool leads(const trainer *t) { return group_rank(t->group) == 0; }
+
+// --- The plan
+// ---------------------------------------------------------------------------------------------------------------- Rank
+// 0 decides and sends; every rank computes the same step for itself and compares.
+static yx_status agree_on_step(trainer *t, plan_step *step, bool *stop) {
+    yx_status status = YX_OK;
+    plan_step mine;
+    uint64_t signal = stop_requested() ? 1 : 0;
+    YX_CHECK(plan_step_at(&t->setup.plan, t->tokens, &mine));
+    *step = mine;
+    YX_CHECK(group_broadcast(t->group, step, sizeof *step, 0));
+    if (step->hash != mine.hash)
+        status = yx_fail(YX_ERR_COMM,
+                         "rank %d plans step %lld as %016llx, rank 0 as %016llx: their configurations, data or "
+                         "programs differ",
+                         group_rank(t->group), (long long)mine.step, (unsigned long long)mine.hash,
+                         (unsigned long long)step->hash);
+    YX_CHECK(group_agree(t->group, status));
+    YX_CHECK(group_all_reduce(t->group, &signal, 1, GROUP_U64, GROUP_MAX));
+    *stop = signal != 0;
+fail:
+    return status;
+}
+
+// The slice of a step that this rank loads, by sequence index.
+static load_request slice(const trainer *t, const plan_step *step) {
+    int64_t rank = group_rank(t->group), size = group_size(t->group), n = step->num_sequences;
+    const plan_stage *stage = &t->setup.plan.stages[step->stage];
+    int64_t first = n * rank / size, most = (stage->batch_size + size - 1) / size;
+    return (load_request){.position = step->token_begin,
+                          .seq_len = step->seq_len,
+                          .first_sequence = first,
+                          .num_sequences = n * (rank + 1) / size - first,
+                          .micro_tokens = memory_stage_micro_tokens(t->setup.micro_tokens, step->seq_len, most)};
+}
+
+static bool calibrates(const trainer *t, const plan_step *step) {
+    return step->first_of_stage && worker_calibrates(t->worker);
+}
+
+// Keeps the loader one step ahead of the worker.
+static yx_status request_ahead(trainer *t) {
+    yx_status status = YX_OK;
+    int64_t next = t->tokens;
+    for (int ahead = 0; ahead < 2 && next < t->setup.plan.total_tokens; ahead++) {
+        plan_step step;
+        YX_CHECK(plan_step_at(&t->setup.plan, next, &step));
+        if (next >= t->requested_tokens) {
+            load_request load = slice(t, &step);
+            for (int times = calibrates(t, &step) ? 2 : 1; times > 0; times--)
+                YX_CHECK(loader_request(t->loader, &load));
+            t->requested_tokens = next + step.seq_len * step.num_sequences;
+        }
+        next += step.seq_len * step.num_sequences;
+    }
+fail:
+    return status;
+}
+
+// --- What follows a step
+// -----------------------------------------------------------------------------------------------------
+static yx_status evaluate(trainer *t, int64_t stage) {
+    yx_status status = YX_OK;
+    const config_evaluation *e = &t->options->config.evaluation;
+    const yx_plan *plan = &t->setup.plan;
+    evaluate_result result;
+    int64_t seq_len = e->seq_len;
+    double start = now();
+    if (!t->setup.validation || t->evaluated_step == t->steps) return YX_OK;
+    for (int64_t i = 0; e->seq_len == 0 && i < plan->num_stages; i++)
+        if (plan->stages[i].seq_len > seq_len) seq_len = plan->stages[i].seq_len;
+    YX_CHECK(evaluate_run(worker_model(t->worker), t->group, t->setup.validation, t->options->config.data.document_mask,
+                          seq_len, e->max_tokens, &result));
+    t->evaluated_step = t->steps;
+    if (leads(t)) status = metrics_evaluation(&t->metrics, t->steps, t->tokens, stage, seq_len, &result, now() - start);
+    YX_CHECK(group_agree(t->group, status));
+fail:
+    return status;
+}
+
+static yx_status save(trainer *t) {
+    yx_status status = YX_OK;
+    double start = now();
+    if (t->saved_step == t->steps) return YX_OK;
+    run_state state = {t->steps, t->tokens, t->worker, &t->ledger};
+    if (leads(t)) {
+        status = state_save(&t->options->config, &t->setup, group_size(t->group), &state);
+        if (status == YX_OK)
+            status = metrics_checkpoint(&t->metrics, t->steps, t->options->config.run_dir, now() - start);
+    }
+    YX_CHECK(group_agree(t->group, status));
+    t->saved_step = t->steps;
+fail:
+    return status;
+}
+
+static bool divides(int64_t interval, int64_t step) { return interval > 0 && step % interval == 0; }
+
+static yx_status after_step(trainer *t, const plan_step *step) {
+    yx_status status = YX_OK;
+    const yx_config *c = &t->options->config;
+    bool stage_end = step->last_of_stage, end = step->last_of_run;
+    if (divides(c->evaluation.interval_steps, t->steps) || (stage_end && c->evaluation.at_stage_end) || end)
+        YX_CHECK(evaluate(t, step->stage));
+    if (divides(c->checkpoint.interval_steps, t->steps) || (stage_end && c->checkpoint.at_stage_end) || end)
+        YX_CHECK(save(t));
+fail:
+    return status;
+}
+
+static yx_status record_skip(trainer *t, const plan_step *step, const worker_step_result *result) {
+    t->skips = result->skipped ? t->skips + 1 : 0;
+    if (!result->skipped) return YX_OK;
+    if (leads(t)) yx_warn("step %lld: the gradient is not finite; nothing was updated", (long long)step->step + 1);
+    yx_status status = ledger_append(&t->ledger, step->step + 1, "skip", "gradient not finite");
+    if (status != YX_OK || t->skips < MAX_CONSECUTIVE_SKIPS) return status;
+    return yx_fail(YX_ERR_NUMERIC,
+                   "%d steps in a row had a gradient that is not finite (last: step %lld). Lower "
+                   "training.learning_rate or grad_clip, or use bf16 or fp32",
+                   t->skips, (long long)step->step + 1);
+}
+
+static yx_status one_step(trainer *t, const plan_step *step) {
+    yx_status status = YX_OK;
+    worker_step_result result;
+    double start = now();
+    if (step->first_of_stage && leads(t)) YX_CHECK(metrics_stage(&t->metrics, step));
+    YX_CHECK(request_ahead(t));
+    worker_step_args args = {.load = slice(t, step),
+                             .tokens = step->seq_len * step->num_sequences,
+                             .lr = step->lr,
+                             .grad_clip = step->grad_clip,
+                             .calibrate = step->first_of_stage};
+    YX_CHECK(worker_step(t->worker, t->loader, &args, &result));
+    t->tokens += args.tokens;
+    t->steps++;
+    if (leads(t)) status = metrics_step(&t->metrics, step, &result, now() - start);
+    YX_CHECK(group_agree(t->group, status));
+    YX_CHECK(record_skip(t, step, &result));
+    YX_CHECK(after_step(t, step));
+fail:
+    return status;
+}
+
+static yx_status loop(trainer *t) {
+    yx_status status = YX_OK;
+    int64_t limit = t->options->max_steps, begun = t->steps;
+    while (t->tokens < t->setup.plan.total_tokens) {
+        plan_step step;
+        bool stop;
+        YX_CHECK(agree_on_step(t, &step, &stop));
+        if (stop || (limit > 0 && t->steps - begun >= limit)) {
+            YX_CHECK(save(t));
+            return yx_fail(YX_ERR_INTERRUPTED, "stopped after step %lld of %lld; the same command continues",
+                           (long long)t->steps, (long long)t->setup.plan.total_steps);
+        }
+        YX_CHECK(one_step(t, &step));
+    }
+fail:
+    return status;
+}
+
+// --- Start
+// -------------------------------------------------------------------------------------------------------------------
+static yx_status create_worker(trainer *t) {
+    const yx_config *c = &t->options->config;
+    worker_options options = {.training = c->training, .model = c->model, .max_micro_tokens = t->setup.micro_tokens};
+    data_order order = {.seed = (uint64_t)c->training.seed,
+                        .blocks_per_epoch = t->setup.plan.blocks_per_epoch,
+                        .window_blocks = t->setup.plan.window_blocks};
+    yx_status status = worker_create(t->setup.ops, t->setup.device, t->group, &options, &t->worker);
+    if (status != YX_OK) return status;
+    return loader_open(t->setup.train, &order, c->data.document_mask, (int)c->data.prefetch, t->setup.micro_tokens,
+                       &t->loader);
+}
+
+// The newest checkpoint, or a fresh start.
+static yx_status initialise(trainer *t, bool *resumed) {
+    yx_status status = YX_OK;
+    const yx_config *c = &t->options->config;
+    run_state state = {0, 0, t->worker, &t->ledger};
+    YX_CHECK(state_load(c, &t->setup, t->options->resume, &state, resumed));
+    if (!*resumed) {
+        YX_CHECK(model_init(worker_model(t->worker), (uint64_t)c->training.seed));
+        t->saved_step = t->evaluated_step = -1;
+        return YX_OK;
+    }
+    t->steps = t->saved_step = t->evaluated_step = state.steps;
+    t->tokens = t->requested_tokens = state.tokens;
+fail:
+    return status;
+}
+
+static yx_status open_run_folder(trainer *t, bool resumed) {
+    yx_status status = YX_OK;
+    const yx_config *c = &t->options->config;
+    char *yaml = NULL, *path = NULL;
+    if (!leads(t)) return YX_OK;
+    YX_CHECK(yx_format(&path, "%s/config.yaml", c->run_dir));
+    YX_CHECK(config_to_yaml(c, &yaml));
+    YX_CHECK(yx_write_file_atomic(path, yaml, strlen(yaml)));
+    YX_CHECK(metrics_open(c->run_dir, &t->setup.plan, c->logging.interval_steps, resumed ? t->steps : -1, &t->metrics));
+    yx_info("%lld parameters on %s, %d rank%s, micro-batches of up to %lld tokens; %lld tokens in %lld steps; run "
+            "folder %s%s",
+            (long long)worker_model(t->worker)->table.parameters, t->setup.device_name, group_size(t->group),
+            group_size(t->group) == 1 ? "" : "s", (long long)t->setup.micro_tokens,
+            (long long)t->setup.plan.total_tokens, (long long)t->setup.plan.total_steps, c->run_dir,
+            resumed ? "" : " (fresh start)");
+    if (resumed) yx_info("resumed after step %lld (%lld tokens)", (long long)t->steps, (long long)t->tokens);
+    YX_CHECK(metrics_start(&t->metrics, t->steps, t->tokens, group_size(t->group), t->setup.device_name,
+                           t->setup.micro_tokens));
+fail:
+    free(yaml);
+    free(path);
+    return status;
+}
+
+// Each part ends with an agreement of all ranks, so that none waits for one that failed.
+static yx_status start(trainer *t) {
+    yx_status status = YX_OK;
+    bool resumed = false;
+    status = ledger_create(&t->ledger);
+    if (status == YX_OK && leads(t)) status = yx_make_dirs(t->options->config.run_dir);
+    if (status == YX_OK) status = setup_open(&t->options->config, group_local_rank(t->group), &t->setup);
+    YX_CHECK(group_agree(t->group, status));
+    uint64_t micro = UINT64_MAX - (uint64_t)t->setup.micro_tokens; // all ranks take the smallest
+    YX_CHECK(group_all_reduce(t->group, &micro, 1, GROUP_U64, GROUP_MAX));
+    t->setup.micro_tokens = (int64_t)(UINT64_MAX - micro);
+    status = create_worker(t);
+    if (status == YX_OK) status = initialise(t, &resumed);
+    if (status == YX_OK) status = open_run_folder(t, resumed);
+    YX_CHECK(group_agree(t->group, status));
+fail:
+    return status;
+}
+
+yx_status train_run(const train_options *options, yx_group *group) {
+    trainer t = {.options = options, .group = group};
+    stop_install();
+    yx_status status = start(&t);
+    if (status == YX_OK && t.tokens >= t.setup.plan.total_tokens)
+        yx_info("this run is complete: %lld steps", (long long)t.steps);
+    if (status == YX_OK) status = loop(&t);
+    metrics_close(&t.metrics);
+    loader_close(t.loader);
+    worker_free(t.worker);
+    ledger_free(&t.ledger);
+    setup_close(&t.setup);
+    return status;
+}

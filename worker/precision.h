@@ -1,0 +1,49 @@
+// Which precision each operand of the model has, and where 8-bit scales live. The model code asks for operands by their
+// place and never for a precision.
+#pragma once
+#include "kernels/kernels.h"
+#include "worker/layout.h"
+#include "worker/params.h"
+
+typedef enum operand_place { // one of each per layer
+    OPERAND_X1,              // RMSNorm output into qkv
+    OPERAND_ATTN,            // attention output into o
+    OPERAND_X2,              // RMSNorm output into gate_up
+    OPERAND_H,               // SwiGLU output into down
+    OPERAND_W_QKV,
+    OPERAND_W_O,
+    OPERAND_W_GATE_UP,
+    OPERAND_W_DOWN,
+    OPERAND_D_QKV, // gradients of the four products' outputs
+    OPERAND_D_O,
+    OPERAND_D_GATE_UP,
+    OPERAND_D_DOWN,
+    OPERANDS_PER_LAYER
+} operand_place;
+
+enum { PRECISION_MARGIN_BITS = 1 };
+
+typedef struct precision_state {
+    yx_dtype act;                    // residual stream, activations, embedding
+    yx_dtype forward, gradient;      // operands of the block's products: act, or E4M3 / E5M2
+    int64_t num_slots;               // 0 unless 8-bit
+    yx_scale_slot *slots;            // [num_slots] host
+    float *scale, *scale_inv, *amax; // [num_slots] device
+    float *history;                  // [num_slots, YX_SCALE_HISTORY_LENGTH] device
+    uint32_t *saturated;             // [num_slots] device
+} precision_state;
+
+yx_status precision_create(config_precision precision, int64_t num_layers, precision_state *out);
+void precision_free(precision_state *p);
+// Device memory of the scales.
+void precision_layout(precision_state *p, layout *a);
+// Fills the slots' kinds; `params` is the arena the norms' gammas lie in.
+void precision_set_slots(precision_state *p, const config_model *model, const param_table *table,
+                         const yx_real *params);
+// Type of an operand.
+yx_dtype precision_dtype(const precision_state *p, operand_place place);
+// Scale pointers of an operand (all NULL unless 8-bit).
+yx_quant precision_quant(const precision_state *p, int64_t layer, operand_place place);
+// Brings the scales of these kinds up to date (bits 1u << yx_scale_kind).
+yx_status precision_update(const precision_state *p, const yx_ops *ops, yx_device *device, unsigned kinds,
+                           const yx_step_scalars *scalars);

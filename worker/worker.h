@@ -1,0 +1,54 @@
+// One rank of a training run: the model, the optimizer, its part of each step.
+#pragma once
+#include "comm/comm.h"
+#include "io/loader.h"
+#include "worker/model.h"
+
+typedef struct worker_options {
+    config_training training; // optimizer constants, precision, seed
+    config_model model;
+    int64_t max_micro_tokens; // M at most
+    int64_t adam_steps;       // updates applied so far (a resume)
+} worker_options;
+
+typedef struct worker_step_args {
+    load_request load; // this rank's slice
+    int64_t tokens;    // scored tokens of the global step
+    double lr, grad_clip;
+    bool calibrate; // set the 8-bit scales first by running the step's micro-batches once more
+} worker_step_args;
+
+typedef struct worker_step_result { // the same on every rank
+    double loss;                    // nats per token
+    double grad_norm;
+    bool skipped;                           // a non-finite gradient: nothing was updated
+    uint64_t token_hash;                    // of the global step's tokens
+    double saturated;                       // share of 8-bit values that the casts clipped, 0 without 8-bit operands
+    double data_wait, compute, communicate; // seconds, of this rank
+} worker_step_result;
+
+typedef struct yx_worker yx_worker;
+yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, const worker_options *options,
+                        yx_worker **out);
+void worker_free(yx_worker *w);
+yx_model *worker_model(yx_worker *w);
+int64_t worker_adam_steps(const yx_worker *w);
+
+// Whether this precision has scales to calibrate.
+bool worker_calibrates(const yx_worker *w);
+// Runs one optimizer step: takes the micro-batches of args->load from `source`, where the caller requested them: once,
+// or twice when args->calibrate and worker_calibrates.
+yx_status worker_step(yx_worker *w, loader *source, const worker_step_args *args, worker_step_result *out);
+
+// Tensors of the run's state in host memory, for checkpoints: parameters, both moments, scale histories. Names and
+// buffers belong to the worker.
+typedef struct worker_tensor {
+    char name[PARAM_NAME_MAX + 16];
+    int64_t rows, cols;
+    float *data;
+} worker_tensor;
+// Copies the state from the device; `*tensors` stays valid until the next call.
+yx_status worker_get_state(yx_worker *w, const worker_tensor **tensors, int64_t *count);
+// Buffers of the right shapes to read a checkpoint into; then worker_set_state makes them the worker's state.
+yx_status worker_state_buffers(yx_worker *w, const worker_tensor **tensors, int64_t *count);
+yx_status worker_set_state(yx_worker *w, int64_t adam_steps);
