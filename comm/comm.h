@@ -13,6 +13,8 @@ typedef enum group_op { GROUP_SUM, GROUP_MAX } group_op;
 // launcher and the library that is missing, when a launcher started several processes but MPI cannot be loaded: training
 // several times alone would be silent nonsense.
 yx_status group_open(yx_group **out);
+// A group of one, whatever the launcher made (commands that are no training).
+yx_status group_open_solo(yx_group **out);
 // All ranks together (it waits for the others). On an error path call group_abort instead.
 void group_close(yx_group *g);
 // Ends every rank of the group with this exit code, without waiting; does not return when the group has several ranks.

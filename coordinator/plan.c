@@ -138,7 +138,8 @@ static uint64_t hash_stage(uint64_t hash, const plan_stage *s) {
     return hash_real(hash_real(hash, s->lr_scale), s->grad_clip);
 }
 
-// The identity stands for the configuration: what the learning rate depends on is part of it.
+// The identity stands for the configuration; what was computed from it is hashed as well, so that ranks that run
+// different binaries notice.
 static yx_status hash_plan(const yx_config *config, yx_plan *p) {
     char identity[YX_SHA256_HEX];
     yx_status status = config_identity(config, identity);

@@ -96,8 +96,10 @@ typedef struct yx_config {
 } yx_config;
 
 // Reads `path`, then applies `overrides` ("training.learning_rate=3e-4", list elements as
-// "training.curriculum_stages.0.seq_len=8"), then checks every value and the relations between them. Failures are
-// YX_ERR_CONFIG with file, line, and for an unknown key the nearest known one.
+// "training.curriculum_stages.0.seq_len=8" or, all of them, "training.curriculum_stages.*.seq_len=8"; the value null
+// makes a key absent), then checks every value and the relations between them. Failures are YX_ERR_CONFIG with file,
+// line and column (or the override), and for an unknown key the nearest known one. Keys that have no effect beside the
+// others get a warning and their default. All bytes of `out` are set: equal configurations compare equal with memcmp.
 yx_status config_load(const char *path, const char *const *overrides, int n_overrides, yx_config *out);
 // The same from text in memory; `name` is used in messages, `folder` resolves the file names in it.
 yx_status config_load_text(const char *text, size_t size, const char *name, const char *folder,

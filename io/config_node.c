@@ -13,13 +13,14 @@ struct config_block {
     max_align_t data[];
 };
 
-static yx_status allocate(config_tree *tree, size_t size, void **out) {
+static yx_status no_memory(void) { return yx_fail(YX_ERR_NO_MEMORY, "no memory for the configuration"); }
+
+static void *allocate(config_tree *tree, size_t size) {
     struct config_block *block = calloc(1, sizeof *block + size);
-    if (!block) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the configuration");
+    if (!block) return NULL;
     block->next = tree->blocks;
     tree->blocks = block;
-    *out = block->data;
-    return YX_OK;
+    return block->data;
 }
 
 void config_tree_free(config_tree *tree) {
@@ -31,31 +32,27 @@ void config_tree_free(config_tree *tree) {
 }
 
 yx_status config_tree_copy(config_tree *tree, const char *text, size_t size, const char **out) {
-    void *copy;
-    yx_status status = allocate(tree, size + 1, &copy);
-    if (status != YX_OK) return status;
+    char *copy = allocate(tree, size + 1);
+    if (!copy) return no_memory();
     memcpy(copy, text, size);
     *out = copy;
     return YX_OK;
 }
 
 yx_status config_tree_node(config_tree *tree, config_node_kind kind, const config_node *place, config_node **out) {
-    void *memory;
     if (++tree->num_nodes > CONFIG_MAX_NODES)
         return config_node_fail(place, "the configuration has more than %d values", CONFIG_MAX_NODES);
-    yx_status status = allocate(tree, sizeof(config_node), &memory);
-    if (status != YX_OK) return status;
-    *out = memory;
+    *out = allocate(tree, sizeof(config_node));
+    if (!*out) return no_memory();
     **out = (config_node){.kind = kind, .source = place->source, .line = place->line, .column = place->column};
     return YX_OK;
 }
 
 yx_status config_node_add(config_tree *tree, config_node *parent, const char *key, config_node *child) {
     if (parent->num_items == parent->capacity) {
-        void *items;
         int capacity = parent->capacity ? 2 * parent->capacity : 8;
-        yx_status status = allocate(tree, (size_t)capacity * sizeof *parent->items, &items);
-        if (status != YX_OK) return status;
+        config_node **items = allocate(tree, (size_t)capacity * sizeof *parent->items);
+        if (!items) return no_memory();
         if (parent->num_items) memcpy(items, parent->items, (size_t)parent->num_items * sizeof *parent->items);
         parent->items = items;
         parent->capacity = capacity;
@@ -112,7 +109,7 @@ static yx_status syntax_error(const reader *r) {
     const yaml_parser_t *p = &r->parser;
     const char *problem = p->problem ? p->problem : "unreadable";
     config_node place = place_of(r, p->error == YAML_READER_ERROR ? p->mark : p->problem_mark);
-    if (p->error == YAML_MEMORY_ERROR) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the configuration");
+    if (p->error == YAML_MEMORY_ERROR) return no_memory();
     if (p->error == YAML_READER_ERROR) // its mark is where the parser stands, which may be some lines before
         return config_node_fail(&place, "not text in UTF-8: %s (byte %zu of the file)", problem, p->problem_offset);
     return config_node_fail(&place, "not valid YAML: %s%s%s", problem, p->context ? " " : "",
@@ -149,7 +146,7 @@ static yx_status parse_value(reader *r, int depth, const config_node *key_place,
 static yx_status parse_entry(reader *r, int depth, config_node *mapping) {
     yx_status status = YX_OK;
     config_node place = place_of(r, r->event.start_mark), *child;
-    const char *key;
+    const char *key = NULL;
     char excerpt[CONFIG_EXCERPT];
     YX_CHECK(check_plain_yaml(r, &place));
     if (r->event.type != YAML_SCALAR_EVENT) return config_node_fail(&place, "a key must be a word");

@@ -172,7 +172,8 @@ yx_status dataset_open(const char *dir, const char *split, bool verify, dataset 
     YX_CHECK(manifest_read(dir, &m));
     fill_info(&m, index, &d->info);
     if (m.splits[index].n_shards == 0)
-        YX_FAIL(YX_ERR_DATA, "%s has no %s documents: prepare it again with another --validation-fraction", dir, split);
+        YX_FAIL(index == MANIFEST_VALIDATION ? YX_ERR_UNAVAILABLE : YX_ERR_DATA,
+                "%s has no %s documents: prepare it again with another --validation-fraction", dir, split);
     YX_CHECK(open_shards(dir, &m, index, verify, d));
     YX_CHECK(check_leak(dir, &m));
     manifest_free(&m);

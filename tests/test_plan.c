@@ -158,6 +158,9 @@ static void stages_scale_the_rate(void **state) {
     build(100 * BLOCK + 1);
     assert_near(rate(40), 1.0 / 3);
     assert_near(rate(39), 1.0 / 6);
+    config.training.batch_scaling_reference = BLOCK / 4;
+    build(100 * BLOCK + 1);
+    assert_near(rate(40), 2);
 }
 
 static void stages_warm_up_again(void **state) {

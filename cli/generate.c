@@ -1,0 +1,187 @@
+// yxanul generate.
+#include "cli/cli.h"
+#include "coordinator/load_model.h"
+#include "coordinator/setup.h"
+#include "io/tokenizer.h"
+#include "worker/generate.h"
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+    "usage: yxanul generate --checkpoint DIR --prompt TEXT [options]\n"
+    "\n"
+    "Continues a text. Stops at the end-of-text token.\n"
+    "\n"
+    "  --checkpoint DIR         a checkpoint, or a run folder (its newest)\n"
+    "  --prompt TEXT            may be repeated: one continuation each; '-' reads standard input\n"
+    "  --max-tokens N           at most N new tokens (default 128)\n"
+    "  --temperature X          0 takes the most likely token (default 0.8)\n"
+    "  --top-p X                draw among the most likely tokens that together have this probability (default 0.95)\n"
+    "  --seed N                 the same seed gives the same text (default 0)\n"
+    "  --tokenizer PATH         default: the checkpoint's copy\n"
+    "  --precision fp32|bf16    default: the run's (bf16 for an fp8 run)\n"
+    "  --device auto|cpu|cuda   default: auto\n";
+
+enum { MAX_PROMPTS = 64, STDIN_MAX = 1 << 20 };
+typedef struct options {
+    const char *checkpoint, *tokenizer;
+    const char *prompts[MAX_PROMPTS];
+    int num_prompts, precision;
+    config_device device;
+    generate_options generate;
+    bool help;
+} options;
+
+static yx_status parse_option(int c, const char *value, char **argv, options *o) {
+    int64_t seed;
+    yx_status status;
+    switch (c) {
+    case 'c':
+        o->checkpoint = value;
+        return YX_OK;
+    case 'p':
+        if (o->num_prompts == MAX_PROMPTS) return yx_fail(YX_ERR_USAGE, "at most %d --prompt", MAX_PROMPTS);
+        o->prompts[o->num_prompts++] = value;
+        return YX_OK;
+    case 'm':
+        return cli_parse_int("max-tokens", value, 1, 1 << 20, &o->generate.max_tokens);
+    case 't':
+        return cli_parse_real("temperature", value, 0, 100, &o->generate.temperature);
+    case 'P':
+        return cli_parse_real("top-p", value, 1e-6, 1, &o->generate.top_p);
+    case 's':
+        status = cli_parse_int("seed", value, 0, INT64_MAX, &seed);
+        o->generate.seed = (uint64_t)seed;
+        return status;
+    case 'k':
+        o->tokenizer = value;
+        return YX_OK;
+    case 'r':
+        return cli_parse_precision(value, &o->precision);
+    case 'D':
+        return cli_parse_device(value, &o->device);
+    case 'h':
+        o->help = true;
+        return YX_OK;
+    default:
+        return yx_fail(YX_ERR_USAGE, "'%s' is not an option of generate, or lacks its value", argv[optind - 1]);
+    }
+}
+
+static yx_status parse(int argc, char **argv, options *o) {
+    static const struct option longs[] = {{"checkpoint", 1, 0, 'c'},
+                                          {"prompt", 1, 0, 'p'},
+                                          {"max-tokens", 1, 0, 'm'},
+                                          {"temperature", 1, 0, 't'},
+                                          {"top-p", 1, 0, 'P'},
+                                          {"seed", 1, 0, 's'},
+                                          {"tokenizer", 1, 0, 'k'},
+                                          {"precision", 1, 0, 'r'},
+                                          {"device", 1, 0, 'D'},
+                                          {"help", 0, 0, 'h'},
+                                          {0}};
+    yx_status status = YX_OK;
+    opterr = 0;
+    optind = 1;
+    for (int c; status == YX_OK && (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;)
+        status = parse_option(c, optarg, argv, o);
+    if (status != YX_OK || o->help) return status;
+    if (optind < argc) return yx_fail(YX_ERR_USAGE, "generate does not know what to do with '%s'", argv[optind]);
+    if (!o->checkpoint) return yx_fail(YX_ERR_USAGE, "generate needs --checkpoint DIR");
+    return o->num_prompts > 0 ? YX_OK : yx_fail(YX_ERR_USAGE, "generate needs --prompt TEXT");
+}
+
+static yx_status open_tokenizer(const options *o, const loaded_model *m, yx_tokenizer **out) {
+    yx_status status = YX_OK;
+    char *path = NULL;
+    if (o->tokenizer) return tokenizer_load(o->tokenizer, out);
+    YX_CHECK(checkpoint_tokenizer(m->checkpoint, &path));
+    YX_CHECK(tokenizer_load(path, out));
+fail:
+    free(path);
+    return status;
+}
+
+static yx_status check_tokenizer(const loaded_model *m, const yx_tokenizer *t) {
+    const char *sha = json_string_value(json_object_get(checkpoint_meta(m->checkpoint), "tokenizer_sha256"));
+    if (!sha || strcmp(sha, tokenizer_sha256(t)) != 0)
+        return yx_fail(YX_ERR_MISMATCH, "%s is not the tokenizer that the checkpoint was trained with",
+                       tokenizer_path(t));
+    if (tokenizer_eot(t) < 0) return yx_fail(YX_ERR_DATA, "%s has no end-of-text token", tokenizer_path(t));
+    return YX_OK;
+}
+
+// Prints each token as it comes.
+static yx_status print_token(void *context, uint32_t token) {
+    size_t size;
+    const char *bytes = tokenizer_token_bytes(context, token, &size);
+    if (bytes && fwrite(bytes, 1, size, stdout) != size) return yx_fail_errno("cannot write the text");
+    fflush(stdout);
+    return YX_OK;
+}
+
+static yx_status continue_text(const loaded_model *m, yx_tokenizer *t, const char *prompt, size_t size,
+                               const generate_options *o) {
+    yx_status status = YX_OK;
+    tokenizer_scratch *scratch = NULL;
+    uint32_t *ids = NULL;
+    const uint32_t *encoded;
+    size_t count;
+    YX_CHECK(tokenizer_scratch_new(t, &scratch));
+    YX_CHECK(tokenizer_encode(t, scratch, prompt, size, TOKENIZER_DEFAULT, &encoded, &count));
+    ids = malloc((count + 1) * sizeof *ids);
+    if (!ids) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the prompt");
+    ids[0] = (uint32_t)tokenizer_eot(t);
+    memcpy(ids + 1, encoded, count * sizeof *ids);
+    fwrite(prompt, 1, size, stdout);
+    YX_CHECK(generate_run(m->model, ids, count + 1, o, print_token, t));
+    putchar('\n');
+fail:
+    free(ids);
+    tokenizer_scratch_free(scratch);
+    return status;
+}
+
+static yx_status continue_prompt(const loaded_model *m, yx_tokenizer *t, const char *prompt,
+                                 const generate_options *o) {
+    if (strcmp(prompt, "-") != 0) return continue_text(m, t, prompt, strlen(prompt), o);
+    char *text = malloc(STDIN_MAX);
+    if (!text) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the prompt");
+    size_t size = fread(text, 1, STDIN_MAX, stdin);
+    yx_status status = size == STDIN_MAX ? yx_fail(YX_ERR_USAGE, "a prompt has at most %d bytes", STDIN_MAX - 1)
+                                         : continue_text(m, t, text, size, o);
+    free(text);
+    return status;
+}
+
+static yx_status generate(options *o) {
+    yx_status status = YX_OK;
+    const yx_ops *ops;
+    yx_device *device = NULL;
+    loaded_model m = {0};
+    yx_tokenizer *t = NULL;
+    YX_CHECK(setup_device(o->device, 0, &ops, &device));
+    YX_CHECK(load_model(o->checkpoint, ops, device, o->precision, 0, &m));
+    YX_CHECK(open_tokenizer(o, &m, &t));
+    YX_CHECK(check_tokenizer(&m, t));
+    o->generate.stop_token = tokenizer_eot(t);
+    for (int i = 0; i < o->num_prompts; i++) {
+        if (i > 0) printf("\n");
+        YX_CHECK(continue_prompt(&m, t, o->prompts[i], &o->generate));
+    }
+fail:
+    tokenizer_free(t);
+    loaded_model_free(&m);
+    if (device) ops->close(device);
+    return status;
+}
+
+int cli_generate(int argc, char **argv) {
+    options o = {.precision = -1, .generate = {.max_tokens = 128, .temperature = 0.8, .top_p = 0.95}};
+    yx_status status = parse(argc, argv, &o);
+    if (status != YX_OK) return cli_usage_error("generate", "%s", yx_message());
+    if (o.help) return fputs(help, stdout) < 0;
+    return cli_fail(generate(&o));
+}

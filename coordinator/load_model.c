@@ -1,0 +1,67 @@
+#include "coordinator/load_model.h"
+#include <stdlib.h>
+#include <string.h>
+
+static yx_status read_parameters(loaded_model *m) {
+    yx_status status = YX_OK;
+    const param_table *table = &m->model->table;
+    const yx_ops *ops = m->model->ops;
+    checkpoint_tensor *list = calloc((size_t)table->count, sizeof *list);
+    float *host = malloc((size_t)table->elements * sizeof *host);
+    if (!list || !host) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the parameters");
+    for (int64_t i = 0; i < table->count; i++) {
+        const param *p = &table->items[i];
+        list[i] = (checkpoint_tensor){p->name, p->rows, p->cols, host + p->offset};
+    }
+    YX_CHECK(checkpoint_read(m->checkpoint, list, table->count));
+    for (int64_t i = 0; i < table->count; i++) {
+        const param *p = &table->items[i];
+        YX_CHECK(ops->copy(m->model->device, NULL, m->model->params + p->offset, host + p->offset,
+                           (size_t)param_size(p) * sizeof *host));
+    }
+    YX_CHECK(ops->stream_sync(m->model->device, NULL));
+    YX_CHECK(model_refresh_copies(m->model));
+fail:
+    free(list);
+    free(host);
+    return status;
+}
+
+int64_t loaded_model_seq_len(const loaded_model *m) {
+    const yx_config *c = &m->config;
+    int64_t longest = c->evaluation.seq_len;
+    if (longest > 0) return longest;
+    for (int64_t i = 0; i < c->training.num_stages; i++)
+        if (c->training.stages[i].seq_len > longest) longest = c->training.stages[i].seq_len;
+    return longest;
+}
+
+yx_status load_model(const char *path, const yx_ops *ops, yx_device *device, int precision, int64_t max_rows,
+                     loaded_model *out) {
+    yx_status status = YX_OK;
+    *out = (loaded_model){0};
+    YX_CHECK(checkpoint_open(path, &out->checkpoint));
+    if (!out->checkpoint) YX_FAIL(YX_ERR_USAGE, "%s holds no checkpoint", path);
+    const json_t *meta = checkpoint_meta(out->checkpoint);
+    const char *yaml = json_string_value(json_object_get(meta, "config"));
+    if (!yaml) YX_FAIL(YX_ERR_DATA, "%s: the manifest lacks the configuration", checkpoint_path(out->checkpoint));
+    YX_CHECK(config_load_text(yaml, strlen(yaml), checkpoint_path(out->checkpoint), ".", NULL, 0, &out->config));
+    out->steps = json_integer_value(json_object_get(meta, "step"));
+    out->tokens = json_integer_value(json_object_get(meta, "tokens"));
+    config_precision p = precision >= 0 ? (config_precision)precision : out->config.training.precision;
+    if (p == PRECISION_FP8) p = PRECISION_BF16;
+    if (max_rows == 0) max_rows = loaded_model_seq_len(out);
+    max_rows = (max_rows + 127) / 128 * 128;
+    YX_CHECK(model_create(ops, device, &out->config.model, p, max_rows, false, &out->model));
+    YX_CHECK(read_parameters(out));
+    return YX_OK;
+fail:
+    loaded_model_free(out);
+    return status;
+}
+
+void loaded_model_free(loaded_model *m) {
+    model_free(m->model);
+    checkpoint_close(m->checkpoint);
+    *m = (loaded_model){0};
+}

@@ -1,0 +1,21 @@
+// A trained model from a checkpoint, ready to evaluate.
+#pragma once
+#include "io/checkpoint.h"
+#include "io/config.h"
+#include "worker/model.h"
+
+typedef struct loaded_model {
+    yx_config config; // of the run
+    checkpoint *checkpoint;
+    yx_model *model; // forward only
+    int64_t steps, tokens;
+} loaded_model;
+
+// `path`: a checkpoint or run folder. The model takes micro-batches of up to max_rows tokens (0: its longest sequence,
+// rounded up). `precision` overrides the run's when ≥ 0 (config_precision); 8-bit evaluation is not offered: its scales
+// belong to training.
+yx_status load_model(const char *path, const yx_ops *ops, yx_device *device, int precision, int64_t max_rows,
+                     loaded_model *out);
+// Window of the run's validations.
+int64_t loaded_model_seq_len(const loaded_model *m);
+void loaded_model_free(loaded_model *m);
