@@ -5,14 +5,14 @@
 #include "coordinator/train.h"
 #include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
 static const char help[] =
     "usage: yxanul train --config FILE [options]\n"
     "       mpirun -np N yxanul train --config FILE [options]\n"
     "\n"
     "  --config FILE                 the run's configuration (docs/configuration.md)\n"
-    "  --set KEY=VALUE               change one key; may be repeated\n"
+    "  --set KEY=VALUE …             change keys; may be repeated\n"
     "  --precision fp32|bf16|fp8     the same as --set training.precision=…\n"
     "  --device auto|cpu|cuda        the same as --set training.device=…\n"
     "  --resume auto|never|FOLDER    continue the run's newest checkpoint (default), start afresh, or load a "
@@ -78,6 +78,9 @@ static yx_status parse(int argc, char **argv, options *o) {
             status = yx_fail(YX_ERR_USAGE, "'%s' is not an option of train, or lacks its value", argv[optind - 1]);
         }
     }
+    // More KEY=VALUE may follow one --set.
+    while (status == YX_OK && o->num_sets > 0 && optind < argc && strchr(argv[optind], '='))
+        status = add_set(o, argv[optind++]);
     if (status == YX_OK && !o->help && optind < argc)
         status = yx_fail(YX_ERR_USAGE, "train does not know what to do with '%s'", argv[optind]);
     if (status == YX_OK && !o->help && !o->config) status = yx_fail(YX_ERR_USAGE, "train needs --config FILE");

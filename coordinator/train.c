@@ -155,18 +155,22 @@ static yx_status record_skip(trainer *t, const plan_step *step, const worker_ste
                    t->skips, (long long)step->step + 1);
 }
 
+static yx_status next_batch(void *context, const micro_batch **out) { return loader_next(context, out); }
+
 static yx_status one_step(trainer *t, const plan_step *step) {
     yx_status status = YX_OK;
     worker_step_result result;
     double start = now();
     if (step->first_of_stage && leads(t)) YX_CHECK(metrics_stage(&t->metrics, step));
     YX_CHECK(request_ahead(t));
-    worker_step_args args = {.load = slice(t, step),
+    load_request load = slice(t, step);
+    worker_source source = {next_batch, t->loader};
+    worker_step_args args = {.num_micro_batches = loader_num_micro_batches(&load),
                              .tokens = step->seq_len * step->num_sequences,
                              .lr = step->lr,
                              .grad_clip = step->grad_clip,
                              .calibrate = step->first_of_stage};
-    YX_CHECK(worker_step(t->worker, t->loader, &args, &result));
+    YX_CHECK(worker_step(t->worker, &source, &args, &result));
     t->tokens += args.tokens;
     t->steps++;
     if (leads(t)) status = metrics_step(&t->metrics, step, &result, now() - start);

@@ -105,7 +105,7 @@ yx_status evaluate_run(yx_model *m, yx_group *group, const dataset *data, bool d
     yx_status status = YX_OK;
     buffers b = {0};
     double sums[2 * EVALUATE_BUCKETS] = {0};
-    int64_t end, bytes, M = m->max_rows;
+    int64_t end = 0, bytes = 0, M = m->max_rows;
     if (seq_len > M)
         YX_FAIL(YX_ERR_INTERNAL, "windows of %lld tokens in micro-batches of %lld", (long long)seq_len, (long long)M);
     YX_CHECK(measure_text(data, max_tokens, &end, &bytes));

@@ -96,15 +96,17 @@ fail:
 }
 
 // All micro-batches of this rank's slice through the model.
-static yx_status run_batches(yx_worker *w, loader *source, const worker_step_args *args, model_pass pass,
-                             uint64_t *token_hash) {
+static yx_status run_batches(yx_worker *w, const worker_source *source, const worker_step_args *args, model_pass pass,
+                             worker_step_result *result) {
     yx_status status = YX_OK;
-    *token_hash = 0;
-    for (int64_t i = loader_num_micro_batches(&args->load); i > 0; i--) {
+    result->token_hash = 0;
+    for (int64_t i = args->num_micro_batches; i > 0; i--) {
         const micro_batch *batch;
         model_batch device_batch;
-        YX_CHECK(loader_next(source, &batch));
-        *token_hash += batch->token_hash;
+        double asked = now();
+        YX_CHECK(source->next(source->context, &batch));
+        result->data_wait += now() - asked;
+        result->token_hash += batch->token_hash;
         YX_CHECK(upload(w, batch, &device_batch));
         YX_CHECK(model_run(w->model, &device_batch, pass, 1.0 / (double)args->tokens));
     }
@@ -135,13 +137,13 @@ static yx_status reduce_amax(yx_worker *w) {
 
 // Histories start again, and one pass over the step's own micro-batches in act gives every slot its amax. The values do
 // not depend on how the step is divided into micro-batches and ranks.
-static yx_status calibrate(yx_worker *w, loader *source, const worker_step_args *args) {
+static yx_status calibrate(yx_worker *w, const worker_source *source, const worker_step_args *args,
+                           worker_step_result *result) {
     yx_status status = YX_OK;
     const precision_state *p = &w->model->precision;
-    uint64_t hash;
     YX_CHECK(
         w->ops->zero(w->device, NULL, p->history, (size_t)(p->num_slots * YX_SCALE_HISTORY_LENGTH) * sizeof(float)));
-    YX_CHECK(run_batches(w, source, args, MODEL_CALIBRATE, &hash));
+    YX_CHECK(run_batches(w, source, args, MODEL_CALIBRATE, result));
     YX_CHECK(reduce_amax(w));
     YX_CHECK(precision_update(p, w->ops, w->device, 1u << YX_SCALE_HISTORY, w->model->scalars));
 fail:
@@ -209,18 +211,18 @@ fail:
     return status;
 }
 
-yx_status worker_step(yx_worker *w, loader *source, const worker_step_args *args, worker_step_result *out) {
+yx_status worker_step(yx_worker *w, const worker_source *source, const worker_step_args *args,
+                      worker_step_result *out) {
     yx_status status = YX_OK;
     yx_model *m = w->model;
     yx_step_scalars scalars;
     double start = now(), reduced;
     *out = (worker_step_result){0};
-    loader_take_wait_seconds(source);
     YX_CHECK(set_scalars(w, args));
-    if (args->calibrate && worker_calibrates(w)) YX_CHECK(calibrate(w, source, args));
+    if (args->calibrate && worker_calibrates(w)) YX_CHECK(calibrate(w, source, args, out));
     YX_CHECK(set_scalars(w, args)); // the calibration added to the loss
     YX_CHECK(w->ops->zero(w->device, NULL, m->grads, (size_t)m->table.elements * sizeof(yx_real)));
-    status = run_batches(w, source, args, MODEL_TRAIN, &out->token_hash);
+    status = run_batches(w, source, args, MODEL_TRAIN, out);
     reduced = now();
     YX_CHECK(group_agree(w->group, status)); // no rank may wait in the reduction for one that failed
     YX_CHECK(reduce(w, &out->token_hash));
@@ -233,7 +235,6 @@ yx_status worker_step(yx_worker *w, loader *source, const worker_step_args *args
     out->grad_norm = scalars.grad_norm;
     out->skipped = scalars.skip != 0;
     if (!out->skipped) w->adam_steps++;
-    out->data_wait = loader_take_wait_seconds(source);
     out->compute = now() - start - out->communicate - out->data_wait;
 fail:
     return status;

@@ -11,9 +11,15 @@ typedef struct worker_options {
     int64_t adam_steps;       // updates applied so far (a resume)
 } worker_options;
 
+// Where a step's micro-batches come from: the loader, or a benchmark's own.
+typedef struct worker_source {
+    yx_status (*next)(void *context, const micro_batch **out);
+    void *context;
+} worker_source;
+
 typedef struct worker_step_args {
-    load_request load; // this rank's slice
-    int64_t tokens;    // scored tokens of the global step
+    int64_t num_micro_batches; // of this rank
+    int64_t tokens;            // scored tokens of the global step
     double lr, grad_clip;
     bool calibrate; // set the 8-bit scales first by running the step's micro-batches once more
 } worker_step_args;
@@ -36,9 +42,9 @@ int64_t worker_adam_steps(const yx_worker *w);
 
 // Whether this precision has scales to calibrate.
 bool worker_calibrates(const yx_worker *w);
-// Runs one optimizer step: takes the micro-batches of args->load from `source`, where the caller requested them: once,
-// or twice when args->calibrate and worker_calibrates.
-yx_status worker_step(yx_worker *w, loader *source, const worker_step_args *args, worker_step_result *out);
+// Runs one optimizer step: takes args->num_micro_batches micro-batches from `source`, and the same once more before
+// when args->calibrate and worker_calibrates.
+yx_status worker_step(yx_worker *w, const worker_source *source, const worker_step_args *args, worker_step_result *out);
 
 // Tensors of the run's state in host memory, for checkpoints: parameters, both moments, scale histories. Names and
 // buffers belong to the worker.
