@@ -9,9 +9,9 @@ typedef enum group_type { GROUP_F32, GROUP_F64, GROUP_U64 } group_type;
 typedef enum group_op { GROUP_SUM, GROUP_MAX } group_op;
 
 // Joins the group that the launcher made: under mpirun or srun (OMPI_COMM_WORLD_SIZE, PMIX_RANK, PMI_SIZE in the
-// environment) MPI; otherwise, or for a launch of one process, a group of one. Fails with YX_ERR_UNAVAILABLE, naming the
-// launcher and the library that is missing, when a launcher started several processes but MPI cannot be loaded: training
-// several times alone would be silent nonsense.
+// environment) MPI; otherwise, or for a launch of one process, a group of one. Fails with YX_ERR_UNAVAILABLE, naming
+// the launcher and the library that is missing, when a launcher started several processes but MPI cannot be loaded:
+// training several times alone would be silent nonsense.
 yx_status group_open(yx_group **out);
 // A group of one, whatever the launcher made (commands that are no training).
 yx_status group_open_solo(yx_group **out);

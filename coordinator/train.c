@@ -45,7 +45,7 @@ static yx_status agree_on_step(trainer *t, plan_step *step, bool *stop) {
     *step = mine;
     YX_CHECK(group_broadcast(t->group, step, sizeof *step, 0));
     if (step->hash != mine.hash)
-        status = yx_fail(YX_ERR_COMM,
+        status = yx_fail(YX_ERR_MISMATCH,
                          "rank %d plans step %lld as %016llx, rank 0 as %016llx: their configurations, data or "
                          "programs differ",
                          group_rank(t->group), (long long)mine.step, (unsigned long long)mine.hash,

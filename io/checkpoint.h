@@ -15,16 +15,17 @@ typedef struct checkpoint_options {
     int64_t keep_last, keep_every; // as config_checkpoint
 } checkpoint_options;
 
-// Writes step `step`: into a temporary folder, CRC-32C of each tensor taken before the write, fsync, read back and compared,
-// rename, LATEST, and only then older ones are pruned (by number, never the one just written). `meta` is stored in
-// manifest.json under "run". Copies the tokenizer folder `tokenizer_dir` when it is not NULL (folder or file).
+// Writes step `step`: into a temporary folder, CRC-32C of each tensor taken before the write, fsync, read back and
+// compared, rename, LATEST, and only then older ones are pruned (by number, never the one just written). `meta` is
+// stored in manifest.json under "run". Copies the tokenizer folder `tokenizer_dir` when it is not NULL (folder or
+// file).
 yx_status checkpoint_write(const char *run_dir, int64_t step, const checkpoint_tensor *tensors, int64_t num_tensors,
                            const json_t *meta, const char *tokenizer_path, const checkpoint_options *options);
 
 typedef struct checkpoint checkpoint;
 // Opens one checkpoint folder, or of a run folder the newest that verifies: if the newest does not, says which and why
-// (yx_warn) and falls back. `*out` is NULL and the result YX_OK when RUN holds no checkpoints at all. A folder whose every
-// checkpoint is damaged is YX_ERR_DATA: never a silent fresh start.
+// (yx_warn) and falls back. `*out` is NULL and the result YX_OK when RUN holds no checkpoints at all. A folder whose
+// every checkpoint is damaged is YX_ERR_DATA: never a silent fresh start.
 yx_status checkpoint_open(const char *path, checkpoint **out);
 void checkpoint_close(checkpoint *c);
 const char *checkpoint_path(const checkpoint *c);

@@ -1,0 +1,180 @@
+#include "comm/comm.h"
+#include "comm/group_module.h"
+#include <dlfcn.h>
+#include <libgen.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+// Bytes of a slice that one rank reduces in one exchange: bounds the scratch.
+enum { SLICE_BYTES = 1 << 20 };
+
+struct yx_group {
+    int rank, size, local_rank, local_size;
+    const group_module *module; // NULL: a group of one
+    void *library;
+    char *scratch; // [2, size, SLICE_BYTES]
+};
+
+// --- Joining
+// ------------------------------------------------------------------------------------------------------------- How
+// many processes the launcher started, by what it left in the environment; 0 without a launcher.
+static int launched_size(const char **launcher) {
+    static const struct {
+        const char *variable, *name;
+    } marks[] = {{"OMPI_COMM_WORLD_SIZE", "mpirun"}, {"PMI_SIZE", "a PMI launcher"}, {"SLURM_STEP_NUM_TASKS", "srun"}};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        const char *text = getenv(marks[i].variable);
+        *launcher = marks[i].name;
+        if (text && atoi(text) > 0) return atoi(text);
+    }
+    return 0;
+}
+
+// yxanul_mpi.so lies beside the program, or where the loader looks.
+static void *open_library(void) {
+    char path[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 32);
+    if (length > 0) {
+        path[length] = 0;
+        char *folder = dirname(path);
+        memmove(path, folder, strlen(folder) + 1);
+        strcat(path, "/yxanul_mpi.so");
+        void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+        if (library || access(path, F_OK) == 0) return library;
+    }
+    return dlopen("yxanul_mpi.so", RTLD_NOW | RTLD_GLOBAL);
+}
+
+static yx_status open_mpi(yx_group *g, const char *launcher, int launched) {
+    g->library = open_library();
+    if (!g->library)
+        return yx_fail(YX_ERR_UNAVAILABLE,
+                       "%s started %d processes, but MPI is not available here (%s): install Open MPI and build again "
+                       "with it, or start one process",
+                       launcher, launched, dlerror());
+    group_module_entry entry;
+    *(void **)&entry = dlsym(g->library, GROUP_MODULE_SYMBOL);
+    const group_module *module = entry ? entry(yx_fail_at) : NULL;
+    if (!module || module->version != GROUP_MODULE_VERSION)
+        return yx_fail(YX_ERR_UNAVAILABLE, "yxanul_mpi.so is of another version of this program: build both again");
+    yx_status status = module->open(&g->rank, &g->size, &g->local_rank, &g->local_size);
+    if (status == YX_OK) g->module = module;
+    if (status == YX_OK && g->size != launched)
+        return yx_fail(YX_ERR_COMM, "%s started %d processes, but MPI joined %d: is it another MPI's launcher?",
+                       launcher, launched, g->size);
+    return status;
+}
+
+yx_status group_open_solo(yx_group **out) {
+    yx_group *g = calloc(1, sizeof *g);
+    if (!g) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a group");
+    g->size = g->local_size = 1;
+    *out = g;
+    return YX_OK;
+}
+
+yx_status group_open(yx_group **out) {
+    const char *launcher;
+    int launched = launched_size(&launcher);
+    yx_group *g;
+    yx_status status = group_open_solo(&g);
+    if (status != YX_OK) return status;
+    if (launched > 1) status = open_mpi(g, launcher, launched);
+    if (status == YX_OK && g->size > 1) {
+        g->scratch = malloc(2 * (size_t)g->size * SLICE_BYTES);
+        if (!g->scratch) status = yx_fail(YX_ERR_NO_MEMORY, "no memory for a group's scratch");
+    }
+    if (status == YX_OK) *out = g;
+    else group_close(g);
+    return status;
+}
+
+void group_close(yx_group *g) {
+    if (!g) return;
+    if (g->module) g->module->close(); // the library stays loaded: MPI's own threads may still run in it
+    free(g->scratch);
+    free(g);
+}
+
+void group_abort(yx_group *g, int exit_code) {
+    if (g->module) g->module->abort(exit_code);
+}
+
+int group_rank(const yx_group *g) { return g->rank; }
+int group_size(const yx_group *g) { return g->size; }
+int group_local_rank(const yx_group *g) { return g->local_rank; }
+int group_local_size(const yx_group *g) { return g->local_size; }
+const char *group_backend(const yx_group *g) { return g->module ? "mpi" : "solo"; }
+
+// --- Exchanging
+// ----------------------------------------------------------------------------------------------------------
+yx_status group_broadcast(yx_group *g, void *data, size_t bytes, int root) {
+    return g->module ? g->module->broadcast(data, bytes, root) : YX_OK;
+}
+
+yx_status group_all_gather(yx_group *g, void *data, size_t bytes_each) {
+    return g->module ? g->module->all_gather(data, bytes_each) : YX_OK;
+}
+
+yx_status group_barrier(yx_group *g) { return g->module ? g->module->barrier() : YX_OK; }
+
+static size_t type_size(group_type type) { return type == GROUP_F32 ? 4 : 8; }
+
+// to = to (op) from, element by element. A NaN wins a maximum, so that no rank hides another's.
+#define COMBINE(T, larger)                                                                                             \
+    do {                                                                                                               \
+        T *t = to;                                                                                                     \
+        const T *f = from;                                                                                             \
+        for (size_t i = 0; i < n; i++) t[i] = op == GROUP_SUM ? t[i] + f[i] : (larger) ? f[i] : t[i];                  \
+    } while (0)
+static void combine(void *to, const void *from, size_t n, group_type type, group_op op) {
+    if (type == GROUP_F32) COMBINE(float, f[i] > t[i] || isnan(f[i]));
+    else if (type == GROUP_F64) COMBINE(double, f[i] > t[i] || isnan(f[i]));
+    else COMBINE(uint64_t, f[i] > t[i]);
+}
+
+// One piece of at most size · SLICE_BYTES: each rank reduces its slice in rank order, so the sum has one fixed order,
+// and all ranks receive the same bits.
+static yx_status reduce_piece(yx_group *g, char *data, size_t count, group_type type, group_op op) {
+    size_t unit = type_size(type), each = (count + (size_t)g->size - 1) / (size_t)g->size, bytes = each * unit;
+    char *sent = g->scratch, *received = g->scratch + (size_t)g->size * SLICE_BYTES;
+    memcpy(sent, data, count * unit);
+    memset(sent + count * unit, 0, bytes * (size_t)g->size - count * unit);
+    yx_status status = g->module->all_to_all(sent, received, bytes);
+    if (status != YX_OK) return status;
+    for (int r = 1; r < g->size; r++) combine(received, received + (size_t)r * bytes, each, type, op);
+    memcpy(sent + (size_t)g->rank * bytes, received, bytes);
+    status = g->module->all_gather(sent, bytes);
+    if (status == YX_OK) memcpy(data, sent, count * unit);
+    return status;
+}
+
+yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type type, group_op op) {
+    if (!g->module) return YX_OK;
+    size_t most = (size_t)g->size * SLICE_BYTES / type_size(type);
+    for (size_t at = 0; at < count; at += most) {
+        size_t n = count - at < most ? count - at : most;
+        yx_status status = reduce_piece(g, (char *)data + at * type_size(type), n, type, op);
+        if (status != YX_OK) return status;
+    }
+    return YX_OK;
+}
+
+yx_status group_agree(yx_group *g, yx_status mine) {
+    if (!g->module || mine == YX_ERR_COMM) return mine; // a broken group cannot agree
+    int32_t *all = calloc((size_t)g->size, sizeof *all);
+    if (!all) return yx_fail(YX_ERR_NO_MEMORY, "no memory to agree");
+    all[g->rank] = (int32_t)mine;
+    yx_status status = g->module->all_gather(all, sizeof *all);
+    int failed = 0;
+    while (status == YX_OK && failed < g->size && all[failed] == YX_OK) failed++;
+    if (status == YX_OK && mine != YX_OK) status = mine;
+    else if (status == YX_OK && failed < g->size)
+        status = yx_fail((yx_status)all[failed], "rank %d failed (%s)", failed, yx_status_name((yx_status)all[failed]));
+    free(all);
+    return status;
+}
