@@ -3,6 +3,8 @@
 #include "cli/cli.h"
 #include "coordinator/plan_lint.h"
 #include "coordinator/plan_model.h"
+#include "coordinator/setup.h"
+#include "worker/memory.h"
 #include "io/shard_manifest.h"
 #include <getopt.h>
 #include <inttypes.h>
@@ -100,10 +102,39 @@ static void print_warning(void *context, const char *text) {
     *any = true;
 }
 
+// Memory of one rank, by the device the configuration names.
+static yx_status print_memory(const plan_report *r) {
+    yx_status status = YX_OK;
+    const yx_ops *ops;
+    yx_device *device = NULL;
+    yx_device_info info;
+    memory_report m;
+    int64_t tokens;
+    YX_CHECK(setup_device(r->config->training.device, 0, &ops, &device));
+    YX_CHECK(ops->info(device, &info));
+    status = memory_micro_tokens(ops, device, r->config, r->plan->window_blocks, &tokens);
+    if (status == YX_ERR_NO_MEMORY) { // a plan may be for another machine than this
+        printf("\nnot on this machine: %s\n", yx_message());
+        status = YX_OK;
+        goto fail;
+    }
+    YX_CHECK(status);
+    YX_CHECK(memory_plan(ops, device, r->config, r->plan->window_blocks, tokens, &m));
+    printf("\nmemory of a rank on %s, micro-batches of up to %" PRId64 " tokens\n", info.name, m.micro_tokens);
+    for (int i = 0; i < MEMORY_ITEMS && m.items[i].name; i++)
+        printf("  %-28s %10.1f MB\n", m.items[i].name, (double)m.items[i].bytes / 1e6);
+    printf("  %-28s %10.1f MB\n", "together", (double)m.total / 1e6);
+fail:
+    if (device) ops->close(device);
+    return status;
+}
+
 static yx_status print_text(const plan_report *r) {
     bool any_warning = false;
     print_run(r);
     print_stages(r);
+    yx_status status = print_memory(r);
+    if (status != YX_OK) return status;
     plan_lint(r->config, r->plan, print_warning, &any_warning);
     return fflush(stdout) == 0 ? YX_OK : yx_fail_errno("cannot write the plan");
 }

@@ -28,7 +28,7 @@ yx_status setup_device(config_device device, int local_rank, const yx_ops **ops,
         yx_status status = kernels_find("cuda", ops);
         if (status == YX_OK) status = (*ops)->open(local_rank, out);
         if (status == YX_OK || device == DEVICE_CUDA) return status;
-        yx_info("no CUDA device (%s): the CPU is used", yx_message());
+        yx_debug("no CUDA device (%s): the CPU is used", yx_message());
     }
     yx_status status = kernels_find("cpu", ops);
     return status == YX_OK ? (*ops)->open(0, out) : status;

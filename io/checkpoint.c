@@ -34,6 +34,11 @@ static int64_t step_of(const char *name) {
     return atoll(name + 5);
 }
 
+// What a writer that died left behind.
+static bool is_leftover(const char *name) {
+    return (strncmp(name, "step_", 5) == 0 || strncmp(name, "LATEST", 6) == 0) && strstr(name, ".tmp-");
+}
+
 static int newest_first(const void *a, const void *b) {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x < y) - (x > y);
@@ -50,7 +55,7 @@ static yx_status list_steps(const char *folder, int64_t **steps, size_t *count, 
     if (!dir) return errno == ENOENT || errno == ENOTDIR ? YX_OK : yx_fail_errno("cannot read the folder %s", folder);
     for (struct dirent *e; status == YX_OK && (e = readdir(dir));) {
         int64_t step = step_of(e->d_name);
-        if (step < 0 && remove_stale && strncmp(e->d_name, "step_", 5) == 0 && strstr(e->d_name, ".tmp-")) {
+        if (step < 0 && remove_stale && is_leftover(e->d_name)) {
             char *path;
             if ((status = yx_format(&path, "%s/%s", folder, e->d_name)) == YX_OK) status = yx_remove_tree(path);
             free(path);
