@@ -1,4 +1,5 @@
-// Messages for people, on standard error. Data for programs goes to log.jsonl (coordinator/metrics.h) or standard output.
+// Messages for people, on standard error. Data for programs goes to log.jsonl (coordinator/metrics.h) or standard
+// output.
 #pragma once
 
 typedef enum yx_log_level { YX_LOG_ERROR, YX_LOG_WARN, YX_LOG_INFO, YX_LOG_DEBUG } yx_log_level;

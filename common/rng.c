@@ -24,9 +24,7 @@ void yx_philox(uint64_t key, uint64_t counter_hi, uint64_t counter_lo, uint32_t 
     }
 }
 
-static double to_unit(uint32_t hi, uint32_t lo) {
-    return (double)((((uint64_t)hi << 32) | lo) >> 11) * 0x1p-53;
-}
+static double to_unit(uint32_t hi, uint32_t lo) { return (double)((((uint64_t)hi << 32) | lo) >> 11) * 0x1p-53; }
 
 double yx_uniform(uint64_t key, uint64_t stream, uint64_t index) {
     uint32_t w[4];

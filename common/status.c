@@ -59,19 +59,32 @@ void yx_set_message(const char *new_message, const char *new_origin) {
 
 const char *yx_status_name(yx_status code) {
     switch (code) {
-    case YX_OK: return "ok";
-    case YX_ERR_INTERNAL: return "internal error";
-    case YX_ERR_USAGE: return "usage error";
-    case YX_ERR_CONFIG: return "configuration error";
-    case YX_ERR_DATA: return "data error";
-    case YX_ERR_MISMATCH: return "mismatch";
-    case YX_ERR_IO: return "input/output error";
-    case YX_ERR_NO_SPACE: return "no space left";
-    case YX_ERR_NO_MEMORY: return "out of memory";
-    case YX_ERR_UNAVAILABLE: return "not available";
-    case YX_ERR_COMM: return "communication error";
-    case YX_ERR_NUMERIC: return "numeric error";
-    case YX_ERR_INTERRUPTED: return "interrupted";
+    case YX_OK:
+        return "ok";
+    case YX_ERR_INTERNAL:
+        return "internal error";
+    case YX_ERR_USAGE:
+        return "usage error";
+    case YX_ERR_CONFIG:
+        return "configuration error";
+    case YX_ERR_DATA:
+        return "data error";
+    case YX_ERR_MISMATCH:
+        return "mismatch";
+    case YX_ERR_IO:
+        return "input/output error";
+    case YX_ERR_NO_SPACE:
+        return "no space left";
+    case YX_ERR_NO_MEMORY:
+        return "out of memory";
+    case YX_ERR_UNAVAILABLE:
+        return "not available";
+    case YX_ERR_COMM:
+        return "communication error";
+    case YX_ERR_NUMERIC:
+        return "numeric error";
+    case YX_ERR_INTERRUPTED:
+        return "interrupted";
     }
     return "unknown error";
 }

@@ -119,7 +119,8 @@ const config_key config_keys[] = {
     {TRAINING(micro_batch_tokens), INT(0, MAX_COUNT), .multiple = 128, .fallback = "0",
      .meaning = "most tokens of a micro-batch on a rank; 0: what the memory allows"},
     {TRAINING(deterministic), .type = TYPE_BOOL, .fallback = "true",
-     .meaning = "the same bits from the same configuration, number of ranks and device; false buys speed"},
+     .meaning = "the same bits from the same configuration, number of ranks and device; false buys speed where a "
+                "backend has a faster, unordered way (the CPU has none)"},
     {TRAINING(seed), INT(0, MAX_SEED), .fallback = "1", .identity = true,
      .meaning = "of the initial weights and the order of the data"},
 

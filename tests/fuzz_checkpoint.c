@@ -1,4 +1,5 @@
-// Any bytes as a checkpoint's manifest and state: refused or read, never a crash. The first two bytes say how long the manifest is.
+// Any bytes as a checkpoint's manifest and state: refused or read, never a crash. The first two bytes say how long the
+// manifest is.
 #include "io/checkpoint.h"
 #include "common/file.h"
 #include "common/log.h"

@@ -8,7 +8,7 @@ typedef struct memory_item {
     int64_t bytes;
 } memory_item;
 
-enum { MEMORY_ITEMS = 8 };
+enum { MEMORY_ITEMS = 9 };
 typedef struct memory_report {
     memory_item items[MEMORY_ITEMS];
     int64_t total;        // bytes of one rank
