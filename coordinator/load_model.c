@@ -50,7 +50,7 @@ yx_status load_model(const char *path, const yx_ops *ops, yx_device *device, int
     out->tokens = json_integer_value(json_object_get(meta, "tokens"));
     config_precision p = precision >= 0 ? (config_precision)precision : out->config.training.precision;
     if (p == PRECISION_FP8) p = PRECISION_BF16;
-    if (max_rows == 0) max_rows = loaded_model_seq_len(out);
+    if (max_rows < loaded_model_seq_len(out)) max_rows = loaded_model_seq_len(out);
     max_rows = (max_rows + 127) / 128 * 128;
     YX_CHECK(model_create(ops, device, &out->config.model, p, max_rows, false, &out->model));
     YX_CHECK(read_parameters(out));

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ROW = ORDER_BLOCK_TOKENS + 1, GROUP = 64, CACHE_LINE = 16, MICRO_MULTIPLE = 128, MAX_MESSAGE = 2048 };
 
@@ -45,7 +44,6 @@ struct loader {
     int64_t next_fill, next_take;
     yx_status failure; // of the thread
     char message[MAX_MESSAGE], origin[256];
-    double waited;
 };
 
 int64_t loader_num_micro_batches(const load_request *request) {
@@ -315,12 +313,6 @@ yx_status loader_request(loader *l, const load_request *request) {
     return status;
 }
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 // Under the lock.
 static yx_status take(loader *l, const micro_batch **out) {
     if (l->next_fill == l->next_take) {
@@ -338,10 +330,8 @@ yx_status loader_next(loader *l, const micro_batch **out) {
     pthread_mutex_lock(&l->lock);
     yx_status status = YX_OK;
     if (l->outstanding == 0) status = yx_fail(YX_ERR_INTERNAL, "no micro-batch was requested");
-    double begin = now();
     while (status == YX_OK && l->next_fill == l->next_take && l->failure == YX_OK)
         pthread_cond_wait(&l->ready, &l->lock);
-    l->waited += now() - begin;
     if (status == YX_OK) status = take(l, out);
     pthread_mutex_unlock(&l->lock);
     return status;
@@ -356,14 +346,6 @@ void loader_cancel(loader *l) {
     l->next_fill = l->next_take;
     l->failure = YX_OK;
     pthread_mutex_unlock(&l->lock);
-}
-
-double loader_take_wait_seconds(loader *l) {
-    pthread_mutex_lock(&l->lock);
-    double seconds = l->waited;
-    l->waited = 0;
-    pthread_mutex_unlock(&l->lock);
-    return seconds;
 }
 
 // --- Validation -----------------------------------------------------------------------------------------------------

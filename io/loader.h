@@ -42,8 +42,6 @@ yx_status loader_request(loader *l, const load_request *request);
 yx_status loader_next(loader *l, const micro_batch **out);
 // Drops what was requested and not yet taken.
 void loader_cancel(loader *l);
-// Seconds that loader_next has waited since the last call of this function.
-double loader_take_wait_seconds(loader *l);
 
 // Validation: fills `out` (arrays of M = micro_tokens) with the windows of T tokens, stride T, that start at stream
 // token `begin`, as many as fit and are left; `*next` gets where to go on (equal to the stream's end when done). The

@@ -16,8 +16,8 @@ def main():
     try:
         run("prepare", "--tokenizer", tokenizer, "--input", text, "--output", f"{folder}/data", "--max-documents", 3000)
         config = [f"{ROOT}/configs/fineweb_training_ultra_curriculum.yaml", "--set", f"run_dir={folder}/run",
-                  f"data.tokenizer={tokenizer}", f"data.path={folder}/data", "model.num_layers=2", "training.epochs=0.08",
-                  "data.shuffle_window_blocks=1", "training.device=cpu", "training.precision=fp32",
+                  f"data.tokenizer={tokenizer}", f"data.path={folder}/data", "model.num_layers=2", "training.epochs=1.5",
+                  "training.device=cpu", "training.precision=fp32",
                   "training.curriculum_stages.*.batch_size=128", "training.micro_batch_tokens=2048",
                   "evaluation.max_tokens=20000", "evaluation.at_stage_end=false"]
         planned = float(re.search(r"together +([\d.]+) MB", run("plan", "--config", *config).stdout)[1])
