@@ -2,6 +2,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "io/tokenizer.h"
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,6 +49,7 @@ static yx_status check_tokenizer(const yx_config *config, const char *data_path,
                 data_path, info->tokenizer_name, info->tokenizer_sha256, config->data.tokenizer, tokenizer_sha256(t));
 fail:
     tokenizer_free(t);
+    malloc_trim(0); // a large vocabulary's many small pieces: back to the system before the arenas are taken
     return status;
 }
 
