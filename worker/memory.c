@@ -25,8 +25,9 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
     add(out, &n, "working copies, scales", s.copies);
     add(out, &n, "activations", s.activations);
     add(out, &n, "workspace", s.workspace);
-    // A checkpoint is put together in host memory; a CPU has no other.
-    if (strcmp(ops->name, "cpu") == 0) add(out, &n, "copy for checkpoints", 3 * s.params);
+    // A checkpoint is put together in host memory, and its largest tensor read back; a CPU has no other memory.
+    int64_t largest = config->model.vocab_size * config->model.embedding_rank * (int64_t)sizeof(float);
+    if (strcmp(ops->name, "cpu") == 0) add(out, &n, "copy for checkpoints", 3 * s.params + largest);
     int64_t batches = (config->data.prefetch + 2) * micro_tokens * 3 * (int64_t)sizeof(int32_t);
     add(out, &n, "data: window, micro-batches", window_blocks * (ORDER_BLOCK_TOKENS + 1) * 4 + batches);
     add(out, &n, "program and libraries", PROCESS_BYTES);
