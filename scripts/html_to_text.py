@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""HTML pages and plain text to JSON lines of prose, one document a page: headings, paragraphs and list items; no code, no
-tables, no navigation.
+"""HTML pages to JSON lines of prose, one document a page: paragraphs and list items; no code, no tables, no navigation.
 
 usage: html_to_text.py PATH… > corpus.jsonl     (files and folders, in sorted order: the same output every time)
+
+A manual is often packaged several times over (as pages, as one long page, as its source) and describes each of its options
+in the same words. Only HTML is read, and a paragraph is taken once, near copies left out: what stands in two documents would be
+trained on in one and predicted in the other.
 """
 import gzip, html.parser, json, os, re, sys
 
@@ -55,7 +58,7 @@ def from_html(text):
     parser = Prose()
     parser.feed(text)
     parser.end_block()
-    return "\n\n".join(b for b in parser.blocks if is_prose(b))
+    return parser.blocks
 
 
 def read(path):
@@ -65,31 +68,61 @@ def read(path):
 
 
 def files(paths):
+    """(file, id) of every page; the id holds the folder's name, since several have an index.html."""
     for path in paths:
         if not os.path.isdir(path):
-            yield path
+            yield path, os.path.basename(path)
+        parent = os.path.dirname(os.path.normpath(path))
         for folder, names, entries in os.walk(path):
             names.sort()
-            yield from (os.path.join(folder, e) for e in sorted(entries) if re.search(r"\.(html?|txt)(\.gz)?$", e))
+            pages = (os.path.join(folder, e) for e in sorted(entries) if re.search(r"\.html?(\.gz)?$", e))
+            yield from ((page, os.path.relpath(page, parent)) for page in pages)
 
 
-def document(path):
-    text = read(path)
-    if re.search(r"\.html?(\.gz)?$", path):
-        return from_html(text)
+SHORTEST = 400  # characters of a document
+RUN = 8  # words
+
+
+def runs_of(block):
+    """The hashes of a paragraph's runs of RUN words."""
+    words = block.split()
+    return {hash(tuple(words[i : i + RUN])) for i in range(max(1, len(words) - RUN + 1))}
+
+
+def is_copy(runs, seen):
+    """A fifth of its runs of words stood in a document before."""
+    return 5 * len(runs & seen) >= len(runs)
+
+
+def fresh(blocks, seen):
+    """The prose of a page that no page before had; adds it to `seen` when the page is long enough to be a document."""
+    kept, added = [], set()
+    for block in dict.fromkeys(blocks):
+        runs = runs_of(block)
+        if is_prose(block) and not is_copy(runs, seen):
+            kept.append(block)
+            added |= runs
+    text = "\n\n".join(kept)
+    if len(text) < SHORTEST:
+        return None
+    seen |= added
     return text
 
 
 def main():
-    seen, count, size = set(), 0, 0
-    for path in files(sys.argv[1:]):
-        text = document(path)
-        if len(text) < 400 or text in seen:
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    seen, count, size, found = set(), 0, 0, 0
+    for path, name in files(sys.argv[1:]):
+        blocks = from_html(read(path))
+        found += sum(len(b.encode()) for b in blocks)
+        text = fresh(blocks, seen)
+        if text is None:
             continue
-        seen.add(text)
         count, size = count + 1, size + len(text.encode())
-        print(json.dumps({"text": text, "id": os.path.basename(path)}, ensure_ascii=False))
-    print(f"{count} documents of prose, {size / 1e6:.2f} MB", file=sys.stderr)
+        print(json.dumps({"text": text, "id": name}, ensure_ascii=False))
+    share = 100 * size / found if found else 0
+    print(f"{count} documents of prose, {size / 1e6:.2f} MB ({share:.0f} % of the pages' running text)", file=sys.stderr)
 
 
 if __name__ == "__main__":
