@@ -1,5 +1,6 @@
 // yxanul eval.
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "coordinator/load_model.h"
 #include "coordinator/setup.h"
 #include "worker/bigram.h"
@@ -7,7 +8,6 @@
 #include "comm/comm.h"
 #include "common/file.h"
 #include <stdlib.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,50 +33,23 @@ typedef struct options {
     bool bigram, json, help;
 } options;
 
-static yx_status parse_option(int c, const char *value, char **argv, options *o) {
-    switch (c) {
-    case 'c':
-        o->checkpoint = value;
-        return YX_OK;
-    case 'd':
-        o->data = value;
-        return YX_OK;
-    case 't':
-        return cli_parse_int("seq-len", value, 1, 1 << 20, &o->seq_len);
-    case 'm':
-        return cli_parse_int("max-tokens", value, 1, INT64_MAX, &o->max_tokens);
-    case 'p':
-        return cli_parse_precision(value, &o->precision);
-    case 'D':
-        return cli_parse_device(value, &o->device);
-    case 'b':
-        o->bigram = true;
-        return YX_OK;
-    case 'j':
-        o->json = true;
-        return YX_OK;
-    case 'h':
-        o->help = true;
-        return YX_OK;
-    default:
-        return yx_fail(YX_ERR_USAGE, "'%s' is not an option of eval, or lacks its value", argv[optind - 1]);
-    }
-}
-
 static yx_status parse(int argc, char **argv, options *o) {
-    static const struct option longs[] = {{"checkpoint", 1, 0, 'c'}, {"data", 1, 0, 'd'},
-                                          {"seq-len", 1, 0, 't'},    {"max-tokens", 1, 0, 'm'},
-                                          {"precision", 1, 0, 'p'},  {"device", 1, 0, 'D'},
-                                          {"bigram", 0, 0, 'b'},     {"json", 0, 0, 'j'},
-                                          {"help", 0, 0, 'h'},       {0}};
-    yx_status status = YX_OK;
-    opterr = 0;
-    optind = 1;
-    for (int c; status == YX_OK && (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;)
-        status = parse_option(c, optarg, argv, o);
-    if (status != YX_OK || o->help) return status;
-    if (optind < argc) return yx_fail(YX_ERR_USAGE, "eval does not know what to do with '%s'", argv[optind]);
-    return o->checkpoint ? YX_OK : yx_fail(YX_ERR_USAGE, "eval needs --checkpoint DIR");
+    const cli_option table[] = {
+        {"checkpoint", CLI_TEXT, &o->checkpoint},
+        {"data", CLI_TEXT, &o->data},
+        {"seq-len", CLI_INT, &o->seq_len, 1, 1 << 20},
+        {"max-tokens", CLI_INT, &o->max_tokens, 1, INT64_MAX},
+        {"precision", CLI_PRECISION, &o->precision},
+        {"device", CLI_DEVICE, &o->device},
+        {"bigram", CLI_FLAG, &o->bigram},
+        {"json", CLI_FLAG, &o->json},
+        {"help", CLI_FLAG, &o->help},
+        {0},
+    };
+    yx_status status = cli_parse_options(argc, argv, table);
+    if (status == YX_OK && !o->help) status = cli_parse_rest(argc, argv, NULL);
+    if (status != YX_OK || o->help || o->checkpoint) return status;
+    return yx_fail(YX_ERR_USAGE, "eval needs --checkpoint DIR");
 }
 
 static void print_text(const loaded_model *m, const options *o, const evaluate_result *r, const bigram_result *b) {
@@ -131,7 +104,7 @@ static yx_status evaluate(options *o) {
     evaluate_result result;
     bigram_result bigram = {0};
     YX_CHECK(group_open_solo(&group));
-    YX_CHECK(setup_device(o->device, 0, &ops, &device));
+    YX_CHECK(setup_device(o->device, NULL, 0, &ops, &device));
     YX_CHECK(load_model(o->checkpoint, ops, device, o->precision, o->seq_len > 4096 ? o->seq_len : 4096, &m));
     if (o->data) YX_CHECK(yx_format(&path, "%s", o->data));
     else YX_CHECK(setup_data_path(&m.config.data, &path));

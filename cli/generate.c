@@ -1,10 +1,10 @@
 // yxanul generate.
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "coordinator/load_model.h"
 #include "coordinator/setup.h"
 #include "io/tokenizer.h"
 #include "worker/generate.h"
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,73 +24,37 @@ static const char help[] =
     "  --precision fp32|bf16    default: the run's (bf16 for an fp8 run)\n"
     "  --device auto|cpu|cuda   default: auto\n";
 
-enum { MAX_PROMPTS = 64, STDIN_MAX = 1 << 20 };
+enum { STDIN_MAX = 1 << 20 };
 typedef struct options {
     const char *checkpoint, *tokenizer;
-    const char *prompts[MAX_PROMPTS];
-    int num_prompts, precision;
+    cli_values prompts;
+    int precision;
     config_device device;
+    int64_t seed;
     generate_options generate;
     bool help;
 } options;
 
-static yx_status parse_option(int c, const char *value, char **argv, options *o) {
-    int64_t seed;
-    yx_status status;
-    switch (c) {
-    case 'c':
-        o->checkpoint = value;
-        return YX_OK;
-    case 'p':
-        if (o->num_prompts == MAX_PROMPTS) return yx_fail(YX_ERR_USAGE, "at most %d --prompt", MAX_PROMPTS);
-        o->prompts[o->num_prompts++] = value;
-        return YX_OK;
-    case 'm':
-        return cli_parse_int("max-tokens", value, 1, 1 << 20, &o->generate.max_tokens);
-    case 't':
-        return cli_parse_real("temperature", value, 0, 100, &o->generate.temperature);
-    case 'P':
-        return cli_parse_real("top-p", value, 1e-6, 1, &o->generate.top_p);
-    case 's':
-        status = cli_parse_int("seed", value, 0, INT64_MAX, &seed);
-        o->generate.seed = (uint64_t)seed;
-        return status;
-    case 'k':
-        o->tokenizer = value;
-        return YX_OK;
-    case 'r':
-        return cli_parse_precision(value, &o->precision);
-    case 'D':
-        return cli_parse_device(value, &o->device);
-    case 'h':
-        o->help = true;
-        return YX_OK;
-    default:
-        return yx_fail(YX_ERR_USAGE, "'%s' is not an option of generate, or lacks its value", argv[optind - 1]);
-    }
-}
-
 static yx_status parse(int argc, char **argv, options *o) {
-    static const struct option longs[] = {{"checkpoint", 1, 0, 'c'},
-                                          {"prompt", 1, 0, 'p'},
-                                          {"max-tokens", 1, 0, 'm'},
-                                          {"temperature", 1, 0, 't'},
-                                          {"top-p", 1, 0, 'P'},
-                                          {"seed", 1, 0, 's'},
-                                          {"tokenizer", 1, 0, 'k'},
-                                          {"precision", 1, 0, 'r'},
-                                          {"device", 1, 0, 'D'},
-                                          {"help", 0, 0, 'h'},
-                                          {0}};
-    yx_status status = YX_OK;
-    opterr = 0;
-    optind = 1;
-    for (int c; status == YX_OK && (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;)
-        status = parse_option(c, optarg, argv, o);
+    const cli_option table[] = {
+        {"checkpoint", CLI_TEXT, &o->checkpoint},
+        {"prompt", CLI_TEXTS, &o->prompts},
+        {"max-tokens", CLI_INT, &o->generate.max_tokens, 1, 1 << 20},
+        {"temperature", CLI_REAL, &o->generate.temperature, .low = 0, .high = 100},
+        {"top-p", CLI_REAL, &o->generate.top_p, .low = 1e-6, .high = 1},
+        {"seed", CLI_INT, &o->seed, 0, INT64_MAX},
+        {"tokenizer", CLI_TEXT, &o->tokenizer},
+        {"precision", CLI_PRECISION, &o->precision},
+        {"device", CLI_DEVICE, &o->device},
+        {"help", CLI_FLAG, &o->help},
+        {0},
+    };
+    yx_status status = cli_parse_options(argc, argv, table);
+    if (status == YX_OK && !o->help) status = cli_parse_rest(argc, argv, NULL);
     if (status != YX_OK || o->help) return status;
-    if (optind < argc) return yx_fail(YX_ERR_USAGE, "generate does not know what to do with '%s'", argv[optind]);
     if (!o->checkpoint) return yx_fail(YX_ERR_USAGE, "generate needs --checkpoint DIR");
-    return o->num_prompts > 0 ? YX_OK : yx_fail(YX_ERR_USAGE, "generate needs --prompt TEXT");
+    o->generate.seed = (uint64_t)o->seed;
+    return o->prompts.count > 0 ? YX_OK : yx_fail(YX_ERR_USAGE, "generate needs --prompt TEXT");
 }
 
 static yx_status open_tokenizer(const options *o, const loaded_model *m, yx_tokenizer **out) {
@@ -162,14 +126,14 @@ static yx_status generate(options *o) {
     yx_device *device = NULL;
     loaded_model m = {0};
     yx_tokenizer *t = NULL;
-    YX_CHECK(setup_device(o->device, 0, &ops, &device));
+    YX_CHECK(setup_device(o->device, NULL, 0, &ops, &device));
     YX_CHECK(load_model(o->checkpoint, ops, device, o->precision, 0, &m));
     YX_CHECK(open_tokenizer(o, &m, &t));
     YX_CHECK(check_tokenizer(&m, t));
     o->generate.stop_token = tokenizer_eot(t);
-    for (int i = 0; i < o->num_prompts; i++) {
+    for (int i = 0; i < o->prompts.count; i++) {
         if (i > 0) printf("\n");
-        YX_CHECK(continue_prompt(&m, t, o->prompts[i], &o->generate));
+        YX_CHECK(continue_prompt(&m, t, o->prompts.items[i], &o->generate));
     }
 fail:
     tokenizer_free(t);

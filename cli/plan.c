@@ -110,7 +110,7 @@ static yx_status print_memory(const plan_report *r) {
     yx_device_info info;
     memory_report m;
     int64_t tokens;
-    YX_CHECK(setup_device(r->config->training.device, 0, &ops, &device));
+    YX_CHECK(setup_device(r->config->training.device, NULL, 0, &ops, &device));
     YX_CHECK(ops->info(device, &info));
     status = memory_micro_tokens(ops, device, r->config, r->plan->window_blocks, &tokens);
     if (status == YX_ERR_NO_MEMORY) { // a plan may be for another machine than this

@@ -109,9 +109,10 @@ yx_status bench_train_run(const yx_config *config, uint64_t stages, int64_t step
     yx_worker *w = NULL;
     int32_t *memory = NULL;
     yx_device_info info;
+    yx_device_options device_options = {.deterministic = config->training.deterministic};
     *out = (bench_train){0};
     YX_CHECK(group_open_solo(&group));
-    YX_CHECK(setup_device(config->training.device, 0, &ops, &device));
+    YX_CHECK(setup_device(config->training.device, &device_options, 0, &ops, &device));
     YX_CHECK(ops->info(device, &info));
     memcpy(out->device, info.name, sizeof out->device);
     YX_CHECK(memory_micro_tokens(ops, device, config, 0, &out->micro_tokens));

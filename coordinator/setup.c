@@ -24,15 +24,16 @@ yx_status setup_data_path(const config_data *data, char **path) {
     return yx_format(path, "%.*s%.*s%s", (int)(at - data->path), data->path, (int)length, name, at + sizeof mark - 1);
 }
 
-yx_status setup_device(config_device device, int local_rank, const yx_ops **ops, yx_device **out) {
+yx_status setup_device(config_device device, const yx_device_options *options, int local_rank, const yx_ops **ops,
+                       yx_device **out) {
     if (device != DEVICE_CPU) {
         yx_status status = kernels_find("cuda", ops);
-        if (status == YX_OK) status = (*ops)->open(local_rank, out);
+        if (status == YX_OK) status = (*ops)->open(local_rank, options, out);
         if (status == YX_OK || device == DEVICE_CUDA) return status;
         yx_debug("no CUDA device (%s): the CPU is used", yx_message());
     }
     yx_status status = kernels_find("cpu", ops);
-    return status == YX_OK ? (*ops)->open(0, out) : status;
+    return status == YX_OK ? (*ops)->open(0, options, out) : status;
 }
 
 static yx_status check_tokenizer(const yx_config *config, const char *data_path, const dataset_info *info) {
@@ -69,10 +70,11 @@ fail:
 yx_status setup_open(const yx_config *config, int local_rank, run_setup *out) {
     yx_status status = YX_OK;
     yx_device_info info;
+    yx_device_options options = {.deterministic = config->training.deterministic};
     *out = (run_setup){0};
     YX_CHECK(open_data(config, out));
     YX_CHECK(plan_build(config, dataset_get_info(out->train)->num_tokens, &out->plan));
-    YX_CHECK(setup_device(config->training.device, local_rank, &out->ops, &out->device));
+    YX_CHECK(setup_device(config->training.device, &options, local_rank, &out->ops, &out->device));
     YX_CHECK(out->ops->info(out->device, &info));
     memcpy(out->device_name, info.name, sizeof out->device_name);
     YX_CHECK(memory_micro_tokens(out->ops, out->device, config, out->plan.window_blocks, &out->micro_tokens));

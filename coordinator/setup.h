@@ -17,7 +17,8 @@ typedef struct run_setup {
 // "{tokenizer}" in data.path replaced by the tokenizer's base name. `*path` to free().
 yx_status setup_data_path(const config_data *data, char **path);
 // The backend for `device` (auto: CUDA where there is one, else the CPU) opened for this rank.
-yx_status setup_device(config_device device, int local_rank, const yx_ops **ops, yx_device **out);
+yx_status setup_device(config_device device, const yx_device_options *options, int local_rank, const yx_ops **ops,
+                       yx_device **out);
 // Opens everything and checks that it belongs together: the tokenizer's SHA-256 with the shards', vocabulary with the
 // model's.
 yx_status setup_open(const yx_config *config, int local_rank, run_setup *out);

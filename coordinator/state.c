@@ -2,6 +2,8 @@
 #include "common/hash.h"
 #include "common/log.h"
 #include "io/checkpoint.h"
+#include <float.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,21 @@ static checkpoint_tensor *as_checkpoint(const worker_tensor *tensors, int64_t co
     return list;
 }
 
+// A value that is not finite never becomes finite again: such a state is no use to anyone.
+static yx_status check_finite(const checkpoint_tensor *list, int64_t count, int64_t steps) {
+    for (int64_t i = 0; i < count; i++) {
+        int64_t n = list[i].rows * (list[i].cols ? list[i].cols : 1);
+        bool finite = true;
+        for (int64_t j = 0; j < n; j++) finite &= fabsf(list[i].data[j]) <= FLT_MAX;
+        if (!finite)
+            return yx_fail(YX_ERR_NUMERIC,
+                           "%s is not finite after step %lld: no checkpoint is written of it. Lower "
+                           "training.learning_rate or grad_clip, and continue an older checkpoint",
+                           list[i].name, (long long)steps);
+    }
+    return YX_OK;
+}
+
 yx_status state_save(const yx_config *config, const run_setup *setup, int ranks, const run_state *state) {
     yx_status status = YX_OK;
     const worker_tensor *tensors;
@@ -43,6 +60,7 @@ yx_status state_save(const yx_config *config, const run_setup *setup, int ranks,
     YX_CHECK(describe(config, setup, ranks, state, &meta));
     list = as_checkpoint(tensors, count);
     if (!list) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a checkpoint's table");
+    YX_CHECK(check_finite(list, count, state->steps));
     YX_CHECK(checkpoint_write(config->run_dir, state->steps, list, count, meta, config->data.tokenizer, &options));
 fail:
     free(list);

@@ -135,10 +135,11 @@ static yx_status after_step(trainer *t, const plan_step *step) {
     yx_status status = YX_OK;
     const yx_config *c = &t->options->config;
     bool stage_end = step->last_of_stage, end = step->last_of_run;
+    bool healthy = t->skips == 0; // else a checkpoint would say nothing new, and push out one from before the trouble
     if (divides(c->evaluation.interval_steps, t->steps) || (stage_end && c->evaluation.at_stage_end) || end)
         YX_CHECK(evaluate(t, step->stage));
-    if (divides(c->checkpoint.interval_steps, t->steps) || (stage_end && c->checkpoint.at_stage_end) || end)
-        YX_CHECK(save(t));
+    bool due = divides(c->checkpoint.interval_steps, t->steps) || (stage_end && c->checkpoint.at_stage_end);
+    if ((due && healthy) || end) YX_CHECK(save(t));
 fail:
     return status;
 }
@@ -174,8 +175,8 @@ static yx_status one_step(trainer *t, const plan_step *step) {
     t->tokens += args.tokens;
     t->steps++;
     if (leads(t)) status = metrics_step(&t->metrics, step, &result, now() - start);
+    if (status == YX_OK) status = record_skip(t, step, &result);
     YX_CHECK(group_agree(t->group, status));
-    YX_CHECK(record_skip(t, step, &result));
     YX_CHECK(after_step(t, step));
 fail:
     return status;

@@ -1,4 +1,5 @@
 #include "kernels/kernels.h"
+#include "kernels/module.h"
 #include <dlfcn.h>
 #include <libgen.h>
 #include <limits.h>
@@ -18,10 +19,10 @@ static yx_status load_module(const char *name, const yx_ops **out) {
         return yx_fail(YX_ERR_UNAVAILABLE, "this build has no %s backend (%s is not there)", name, path);
     void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!module) return yx_fail(YX_ERR_UNAVAILABLE, "the %s backend does not load: %s", name, dlerror());
-    const yx_ops *(*table)(void);
+    const yx_ops *(*table)(kernels_fail);
     *(void **)&table = dlsym(module, symbol);
     if (!table) return yx_fail(YX_ERR_UNAVAILABLE, "%s is not a backend: it has no %s", path, symbol);
-    *out = table();
+    *out = table(yx_fail_at);
     return YX_OK;
 }
 

@@ -248,6 +248,11 @@ typedef struct yx_device_info {
     int threads;                       // CPU: OpenMP threads; 0 otherwise
 } yx_device_info;
 
+typedef struct yx_device_options {
+    bool deterministic; // the same bits in every run; false: kernels that add in the order of arrival may be used
+    bool portable;      // only kernels that every supported card runs
+} yx_device_options;
+
 typedef struct yx_workspace_query { // the largest shapes a run will use
     int64_t rows, hidden, heads, kv_heads, head_dim, intermediate, rank, vocab;
     yx_dtype act;
@@ -258,8 +263,9 @@ typedef struct yx_ops {
     bool needs_transposed[4]; // by yx_dtype: operands of this type need .col for DX (weights) and DW (both)
     // Whole-graph capture is there (graph_* are not NULL).
     bool has_graphs;
+    bool host_memory; // the host can read and write device memory
 
-    yx_status (*open)(int index, yx_device **out);
+    yx_status (*open)(int index, const yx_device_options *options, yx_device **out); // options NULL: all false
     void (*close)(yx_device *);
     yx_status (*info)(yx_device *, yx_device_info *out);
     yx_status (*alloc)(yx_device *, size_t bytes, void **out); // device memory, 256-byte aligned

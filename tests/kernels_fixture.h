@@ -1,5 +1,6 @@
 // What the tests of the operation table share: devices with one and two threads, random tensors of every type, and
-// running an operation on both devices with the demand that they leave the same bits.
+// running an operation on both devices with the demand that they leave the same bits. With GPU_TEST defined before the
+// include the devices are one GPU opened twice; each test tensor then has a twin on the device (tests/gpu_memory.h).
 #pragma once
 #include <stdarg.h>
 #include <setjmp.h>
@@ -21,14 +22,31 @@ static inline void ok(yx_status status) {
     if (status != YX_OK) fail_msg("%s: %s", yx_status_name(status), yx_message());
 }
 
+// NaN: nobody may count on zeros there.
+static inline void poison(yx_device *device, void *memory, size_t bytes) {
+    void *nan = malloc(bytes ? bytes : 1);
+    assert_non_null(nan);
+    memset(nan, 0xff, bytes);
+    ok(ops->copy(device, NULL, memory, nan, bytes));
+    ok(ops->stream_sync(device, NULL));
+    free(nan);
+}
 static inline void open_devices(const yx_workspace_query *query) {
+#ifdef GPU_TEST
+    if (kernels_find("cuda", &ops) != YX_OK || ops->open(0, NULL, &devices[0]) != YX_OK) {
+        print_message("skipped: %s\n", yx_message());
+        exit(77);
+    }
+    ops->close(devices[0]);
+#else
     ops = kernels_cpu();
+#endif
     for (int i = 0; i < 2; i++) {
         omp_set_num_threads(i + 1);
-        ok(ops->open(0, &devices[i]));
+        ok(ops->open(0, &(yx_device_options){.deterministic = true}, &devices[i]));
         size_t bytes = ops->workspace_size(devices[i], query);
         ok(ops->alloc(devices[i], bytes, &workspaces[i]));
-        memset(workspaces[i], 0xff, bytes); // NaN: nobody may count on zeros there
+        poison(devices[i], workspaces[i], bytes);
         ops->set_workspace(devices[i], workspaces[i], bytes);
     }
 }
@@ -50,8 +68,14 @@ static int num_outputs;
 static void *owned[256];
 static int num_owned;
 
+#ifdef GPU_TEST
+#include "tests/gpu_memory.h"
+#else
+static inline void *take_memory(size_t bytes) { return malloc(bytes); }
+static inline void release_memory(void *p) { free(p); }
+#endif
 static inline void *take(size_t bytes) {
-    void *p = malloc(bytes ? bytes : 1);
+    void *p = take_memory(bytes ? bytes : 1);
     assert_non_null(p);
     assert_true(num_owned < 256);
     memset(p, 0xff, bytes ? bytes : 1); // NaN in every type
@@ -63,7 +87,7 @@ static inline void untrack_all(void) {
 }
 static inline void release_all(void) {
     untrack_all();
-    for (int i = 0; i < num_owned; i++) free(owned[i]);
+    for (int i = 0; i < num_owned; i++) release_memory(owned[i]);
     num_owned = 0;
 }
 // From here on RUN starts with what `data` holds now and checks what it holds afterwards.
@@ -86,13 +110,27 @@ static inline void after_run(int device) {
         else assert_memory_equal(outputs[i].first, outputs[i].data, outputs[i].bytes);
     }
 }
-// Runs ops->NAME(device, NULL, arguments) with one thread and with two; the tracked memory must get the same bits.
+// Runs ops->NAME(device, NULL, arguments) with one thread and with two (GPU: twice); the tracked memory must get the
+// same bits.
+#ifdef GPU_TEST
+#define RUN(name, arguments)                                                                                           \
+    for (int device = 0; device < 2; device++) {                                                                       \
+        __typeof__(*(arguments)) on_device = *(arguments);                                                             \
+        before_run(device);                                                                                            \
+        gpu_upload(devices[device]);                                                                                   \
+        gpu_translate(&on_device, sizeof on_device);                                                                   \
+        ok(ops->name(devices[device], NULL, &on_device));                                                              \
+        gpu_download(devices[device]);                                                                                 \
+        after_run(device);                                                                                             \
+    }
+#else
 #define RUN(name, ...)                                                                                                 \
     for (int device = 0; device < 2; device++) {                                                                       \
         before_run(device);                                                                                            \
         ok(ops->name(devices[device], NULL, __VA_ARGS__));                                                             \
         after_run(device);                                                                                             \
     }
+#endif
 
 // --- Tensors
 // -----------------------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ static yx_status run(const char *folder, const config_model *c, int64_t rows, co
     yx_model *m = NULL;
     int32_t *batch = malloc((size_t)rows * 3 * sizeof *batch);
     int64_t scored = 0;
-    YX_CHECK(ops->open(0, &device));
+    YX_CHECK(ops->open(0, NULL, &device));
     YX_CHECK(model_create(ops, device, c, precision, rows, true, &m));
     YX_CHECK(read_params(m, folder));
     if (!batch) YX_FAIL(YX_ERR_NO_MEMORY, "no memory");

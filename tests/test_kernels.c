@@ -34,7 +34,7 @@ static void finds_backends(void **state) {
     assert_int_equal(kernels_find("abacus", &found), YX_ERR_UNAVAILABLE);
     assert_non_null(strstr(yx_message(), "abacus"));
     yx_device *d;
-    assert_int_equal(found->open(1, &d), YX_ERR_UNAVAILABLE);
+    assert_int_equal(found->open(1, NULL, &d), YX_ERR_UNAVAILABLE);
 }
 
 static void device_holds_memory_and_time(void **state) {

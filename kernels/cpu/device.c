@@ -13,7 +13,8 @@ struct yx_event {
     struct timespec when;
 };
 
-static yx_status cpu_open(int index, yx_device **out) {
+static yx_status cpu_open(int index, const yx_device_options *options, yx_device **out) {
+    (void)options; // one way of doing things, and a deterministic one
     if (index != 0) return yx_fail(YX_ERR_UNAVAILABLE, "cpu device %d does not exist; the only one is 0", index);
     yx_device *d = calloc(1, sizeof *d);
     if (!d) return yx_fail(YX_ERR_NO_MEMORY, "cpu device: out of memory");
@@ -142,6 +143,7 @@ yx_status cpu_check_workspace(const yx_device *d, size_t need, const char *who) 
 
 const yx_ops *kernels_cpu(void) {
     static const yx_ops ops = {.name = "cpu",
+                               .host_memory = true,
                                .open = cpu_open,
                                .close = cpu_close,
                                .info = cpu_info,

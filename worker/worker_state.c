@@ -1,0 +1,106 @@
+// What a checkpoint holds of a worker, by name: parameters, both moments, the history of the 8-bit scales.
+#include "worker/worker_private.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static void add_state(yx_worker *w, size_t *at, const char *prefix, const char *name, int64_t rows, int64_t cols) {
+    worker_tensor *t = &w->state[w->num_state++];
+    snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
+    t->rows = rows;
+    t->cols = cols;
+    t->data = w->state_memory ? w->state_memory + *at : NULL;
+    *at += (size_t)(rows * (cols ? cols : 1));
+}
+
+static size_t list_state(yx_worker *w) {
+    static const char *const prefixes[] = {"", "moment1/", "moment2/"};
+    const yx_model *m = w->model;
+    size_t at = 0;
+    w->num_state = 0;
+    for (int k = 0; k < 3; k++)
+        for (int64_t i = 0; i < m->table.count; i++)
+            add_state(w, &at, prefixes[k], m->table.items[i].name, m->table.items[i].rows, m->table.items[i].cols);
+    if (m->precision.num_slots) {
+        add_state(w, &at, "", "fp8/history", m->precision.num_slots, YX_SCALE_HISTORY_LENGTH);
+        add_state(w, &at, "", "fp8/scale", m->precision.num_slots, 0);
+        add_state(w, &at, "", "fp8/amax", m->precision.num_slots, 0);
+    }
+    return at;
+}
+
+yx_status worker_state_buffers(yx_worker *w, const worker_tensor **tensors, int64_t *count) {
+    if (!w->state) {
+        w->state = calloc((size_t)(3 * w->model->table.count + 3), sizeof *w->state);
+        if (!w->state) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the checkpoint's table");
+    }
+    if (!w->state_memory) {
+        size_t floats = list_state(w);
+        w->state_memory = malloc(floats * sizeof(float));
+        if (!w->state_memory) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a checkpoint of %zu bytes", floats * 4);
+        list_state(w);
+    }
+    *tensors = w->state;
+    *count = w->num_state;
+    return YX_OK;
+}
+
+// Copies between a state tensor and the device memory it mirrors; in either direction.
+static yx_status move_state(yx_worker *w, bool to_host) {
+    yx_status status = YX_OK;
+    const yx_model *m = w->model;
+    int64_t n = m->table.count;
+    for (int64_t i = 0; i < w->num_state; i++) {
+        worker_tensor *t = &w->state[i];
+        void *device;
+        if (i < 3 * n) {
+            yx_real *arena = i < n ? m->params : i < 2 * n ? w->moment1 : w->moment2;
+            device = arena + m->table.items[i % n].offset;
+        } else {
+            device = i == 3 * n ? m->precision.history : i == 3 * n + 1 ? m->precision.scale : m->precision.amax;
+        }
+        size_t bytes = (size_t)(t->rows * (t->cols ? t->cols : 1)) * sizeof(float);
+        YX_CHECK(w->ops->copy(w->device, NULL, to_host ? (void *)t->data : device, to_host ? device : (void *)t->data,
+                              bytes));
+    }
+    YX_CHECK(w->ops->stream_sync(w->device, NULL));
+fail:
+    return status;
+}
+
+yx_status worker_get_state(yx_worker *w, const worker_tensor **tensors, int64_t *count) {
+    yx_status status = worker_state_buffers(w, tensors, count);
+    return status == YX_OK ? move_state(w, true) : status;
+}
+
+// The working copies are written with the scales they had, so that a resumed run multiplies with the same bytes.
+static yx_status restore_copies(yx_worker *w) {
+    yx_status status = YX_OK;
+    yx_model *m = w->model;
+    int64_t n = m->precision.num_slots;
+    if (!n) return model_refresh_copies(m);
+    const float *scale = w->state[3 * m->table.count + 1].data;
+    float *inverse = malloc((size_t)n * sizeof(float));
+    if (!inverse) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %lld scales", (long long)n);
+    for (int64_t i = 0; i < n; i++) inverse[i] = 1 / scale[i];
+    YX_CHECK(w->ops->copy(w->device, NULL, m->precision.scale_inv, inverse, (size_t)n * sizeof(float)));
+    for (int64_t i = 0; i < m->table.count; i++) {
+        const param *p = &m->table.items[i];
+        yx_cast_args args = {.rows = p->stored_rows,
+                             .cols = p->cols ? p->cols : 1,
+                             .src = m->params + p->offset,
+                             .dst = model_param_operand(m, i)};
+        args.dst.quant.amax = NULL; // the checkpoint has it
+        args.dst.quant.saturated = NULL;
+        if (args.dst.row && args.dst.row != (void *)args.src) YX_CHECK(w->ops->cast(w->device, NULL, &args));
+    }
+    YX_CHECK(w->ops->stream_sync(w->device, NULL));
+fail:
+    free(inverse);
+    return status;
+}
+
+yx_status worker_set_state(yx_worker *w, int64_t adam_steps) {
+    yx_status status = move_state(w, false);
+    w->adam_steps = adam_steps;
+    return status == YX_OK ? restore_copies(w) : status;
+}

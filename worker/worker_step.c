@@ -1,0 +1,274 @@
+// One optimizer step: micro-batches up, forward and backward, the sum over the ranks, the update. Nothing waits for the
+// device but the end of the step, where the host reads its loss.
+#include "worker/worker_private.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+yx_status worker_step_open(yx_worker *w) {
+    yx_status status = YX_OK;
+    size_t batch = (size_t)w->options.max_micro_tokens * 3 * sizeof(int32_t);
+    size_t readback = sizeof *w->readback + (size_t)w->model->precision.num_slots * sizeof(uint32_t);
+    for (int i = 0; i < WORKER_SLOTS; i++) {
+        YX_CHECK(w->ops->alloc_host(w->device, batch, (void **)&w->slots[i]));
+        YX_CHECK(w->ops->event_create(w->device, &w->slot_read[i]));
+    }
+    YX_CHECK(w->ops->alloc_host(w->device, sizeof *w->scalars_in, (void **)&w->scalars_in));
+    YX_CHECK(w->ops->alloc_host(w->device, readback, (void **)&w->readback));
+    if (!w->ops->host_memory && group_size(w->group) > 1)
+        YX_CHECK(w->ops->alloc_host(w->device, WORKER_STAGING * sizeof(float), (void **)&w->staging));
+fail:
+    return status;
+}
+
+void worker_step_close(yx_worker *w) {
+    for (int i = 0; i < WORKER_SLOTS; i++) {
+        w->ops->free_host(w->device, w->slots[i]);
+        if (w->slot_read[i]) w->ops->event_destroy(w->device, w->slot_read[i]);
+    }
+    for (int i = 0; i < WORKER_MAX_GRAPHS; i++)
+        if (w->graphs[i].graph) w->ops->graph_destroy(w->device, w->graphs[i].graph);
+    if (w->update_graph.graph) w->ops->graph_destroy(w->device, w->update_graph.graph);
+    w->ops->free_host(w->device, w->scalars_in);
+    w->ops->free_host(w->device, w->readback);
+    w->ops->free_host(w->device, w->staging);
+}
+
+// --- Micro-batches
+// ---------------------------------------------------------------------------------------------------------
+// Into a host slot that the device has read, and from there to the device: the next one can be filled meanwhile.
+static yx_status upload(yx_worker *w, const micro_batch *from, model_batch *to) {
+    yx_status status = YX_OK;
+    int64_t M = from->num_tokens, most = w->options.max_micro_tokens;
+    const int32_t *rows[3] = {from->token, from->target, from->seq_start};
+    int i = (int)(w->slots_used % WORKER_SLOTS);
+    if (w->slots_used++ >= WORKER_SLOTS) YX_CHECK(w->ops->event_sync(w->device, w->slot_read[i]));
+    for (int k = 0; k < 3; k++) {
+        memcpy(w->slots[i] + k * most, rows[k], (size_t)M * sizeof(int32_t));
+        YX_CHECK(
+            w->ops->copy(w->device, NULL, w->batch + k * most, w->slots[i] + k * most, (size_t)M * sizeof(int32_t)));
+    }
+    YX_CHECK(w->ops->event_record(w->device, w->slot_read[i], NULL));
+    *to = (model_batch){M, w->batch, w->batch + most, w->batch + 2 * most};
+fail:
+    return status;
+}
+
+// --- Recording. Work that repeats runs as it is the first time (backends choose algorithms and fill tables then), is
+// recorded the second time and replayed from there on.
+typedef yx_status (*worker_work)(yx_worker *w, const void *arguments);
+
+static yx_status record(yx_worker *w, worker_graph *g, worker_work work, const void *arguments) {
+    yx_status status = w->ops->graph_begin(w->device, NULL);
+    if (status != YX_OK) return status;
+    status = work(w, arguments);
+    yx_status ended = w->ops->graph_end(w->device, NULL, &g->graph);
+    return status == YX_OK ? ended : status;
+}
+
+static yx_status run_recorded(yx_worker *w, worker_graph *g, worker_work work, const void *arguments) {
+    if (!w->ops->has_graphs || g->runs++ == 0) return work(w, arguments);
+    yx_status status = g->graph ? YX_OK : record(w, g, work, arguments);
+    return status == YX_OK ? w->ops->graph_launch(w->device, g->graph, NULL) : status;
+}
+
+// The place of this pass among the recorded ones; the oldest gives way.
+static worker_graph *graph_of(yx_worker *w, int64_t rows, model_pass pass, double grad_scale) {
+    for (int i = 0; i < WORKER_MAX_GRAPHS; i++) {
+        worker_graph *g = &w->graphs[i];
+        if (g->runs && g->rows == rows && g->pass == pass && g->grad_scale == grad_scale) return g;
+    }
+    worker_graph *g = &w->graphs[w->next_graph++ % WORKER_MAX_GRAPHS];
+    if (g->graph) w->ops->graph_destroy(w->device, g->graph);
+    *g = (worker_graph){.rows = rows, .pass = pass, .grad_scale = grad_scale};
+    return g;
+}
+
+typedef struct pass_arguments {
+    model_batch batch;
+    model_pass pass;
+    double grad_scale;
+} pass_arguments;
+static yx_status run_pass(yx_worker *w, const void *arguments) {
+    const pass_arguments *a = arguments;
+    return model_run(w->model, &a->batch, a->pass, a->grad_scale);
+}
+
+// All micro-batches of this rank's slice through the model.
+static yx_status run_batches(yx_worker *w, const worker_source *source, const worker_step_args *args, model_pass pass,
+                             worker_step_result *result) {
+    yx_status status = YX_OK;
+    result->token_hash = 0;
+    for (int64_t i = args->num_micro_batches; i > 0; i--) {
+        const micro_batch *batch;
+        pass_arguments run = {.pass = pass, .grad_scale = 1.0 / (double)args->tokens};
+        double asked = now();
+        YX_CHECK(source->next(source->context, &batch));
+        result->data_wait += now() - asked;
+        result->token_hash += batch->token_hash;
+        YX_CHECK(upload(w, batch, &run.batch));
+        YX_CHECK(run_recorded(w, graph_of(w, run.batch.rows, pass, run.grad_scale), run_pass, &run));
+    }
+fail:
+    return status;
+}
+
+static yx_status set_scalars(yx_worker *w, const worker_step_args *args) {
+    const config_training *t = &w->options.training;
+    double steps = (double)(w->adam_steps + 1);
+    *w->scalars_in = (yx_step_scalars){.lr = args->lr,
+                                       .beta1 = t->adam_beta1,
+                                       .beta2 = t->adam_beta2,
+                                       .eps = t->adam_eps,
+                                       .weight_decay = t->weight_decay,
+                                       .grad_clip = args->grad_clip,
+                                       .bias_correction1 = 1 - pow(t->adam_beta1, steps),
+                                       .bias_correction2 = 1 - pow(t->adam_beta2, steps)};
+    return w->ops->copy(w->device, NULL, w->model->scalars, w->scalars_in, sizeof *w->scalars_in);
+}
+
+// --- Sums over the ranks
+// ---------------------------------------------------------------------------------------------------
+static size_t type_size(group_type type) { return type == GROUP_F32 ? 4 : 8; }
+
+// `data` in device memory: where the group cannot read it, through the host, a piece at a time.
+static yx_status all_reduce(yx_worker *w, void *data, size_t count, group_type type, group_op op) {
+    yx_status status = YX_OK;
+    if (!w->staging) return group_all_reduce(w->group, data, count, type, op);
+    size_t size = type_size(type), most = WORKER_STAGING * sizeof(float) / size;
+    for (size_t at = 0; at < count; at += most) {
+        size_t n = count - at < most ? count - at : most;
+        char *piece = (char *)data + at * size;
+        YX_CHECK(w->ops->copy(w->device, NULL, w->staging, piece, n * size));
+        YX_CHECK(w->ops->stream_sync(w->device, NULL));
+        YX_CHECK(group_all_reduce(w->group, w->staging, n, type, op));
+        YX_CHECK(w->ops->copy(w->device, NULL, piece, w->staging, n * size));
+        YX_CHECK(w->ops->stream_sync(w->device, NULL));
+    }
+fail:
+    return status;
+}
+
+static yx_status reduce_amax(yx_worker *w) {
+    const precision_state *p = &w->model->precision;
+    if (!p->num_slots || group_size(w->group) == 1) return YX_OK;
+    return all_reduce(w, p->amax, (size_t)p->num_slots, GROUP_F32, GROUP_MAX);
+}
+
+static yx_status reduce(yx_worker *w, uint64_t *token_hash) {
+    yx_status status = YX_OK;
+    yx_model *m = w->model;
+    if (group_size(w->group) == 1) return YX_OK;
+    YX_CHECK(w->ops->stream_sync(w->device, NULL));
+    YX_CHECK(all_reduce(w, m->grads, (size_t)m->table.elements,
+                        sizeof(yx_real) == sizeof(float) ? GROUP_F32 : GROUP_F64, GROUP_SUM));
+    YX_CHECK(all_reduce(w, &m->scalars->loss_sum, 1, GROUP_F64, GROUP_SUM));
+    YX_CHECK(group_all_reduce(w->group, token_hash, 1, GROUP_U64, GROUP_SUM));
+    YX_CHECK(reduce_amax(w));
+fail:
+    return status;
+}
+
+// --- The step
+// --------------------------------------------------------------------------------------------------------------
+// Histories start again, and one pass over the step's own micro-batches in act gives every slot its amax. The values do
+// not depend on how the step is divided into micro-batches and ranks.
+static yx_status calibrate(yx_worker *w, const worker_source *source, const worker_step_args *args,
+                           worker_step_result *result) {
+    yx_status status = YX_OK;
+    const precision_state *p = &w->model->precision;
+    YX_CHECK(
+        w->ops->zero(w->device, NULL, p->history, (size_t)(p->num_slots * YX_SCALE_HISTORY_LENGTH) * sizeof(float)));
+    YX_CHECK(run_batches(w, source, args, MODEL_CALIBRATE, result));
+    YX_CHECK(reduce_amax(w));
+    YX_CHECK(precision_update(p, w->ops, w->device, 1u << YX_SCALE_HISTORY, w->model->scalars));
+fail:
+    return status;
+}
+
+static yx_status update(yx_worker *w, const void *arguments) {
+    (void)arguments;
+    yx_status status = YX_OK;
+    yx_model *m = w->model;
+    YX_CHECK(w->ops->sum_squares(w->device, NULL, m->grads, m->table.elements, &m->scalars->grad_sum_squares));
+    YX_CHECK(w->ops->clip(w->device, NULL, m->scalars));
+    YX_CHECK(
+        precision_update(&m->precision, w->ops, w->device, 1u << YX_SCALE_HISTORY | 1u << YX_SCALE_WEIGHT, m->scalars));
+    yx_adamw_args adamw = {w->segments, m->table.count, m->scalars};
+    YX_CHECK(w->ops->adamw(w->device, NULL, &adamw));
+    YX_CHECK(precision_update(&m->precision, w->ops, w->device, 1u << YX_SCALE_NORM, m->scalars));
+fail:
+    return status;
+}
+
+// Values that 8-bit casts of one micro-batch row write, over all layers.
+static double values_per_token(const yx_model *m) {
+    const config_model *c = &m->config;
+    double d = (double)c->hidden_size, f = (double)c->intermediate_size,
+           a = (double)(c->num_attention_heads * c->head_dim);
+    double q = a + 2.0 * (double)(c->num_key_value_heads * c->head_dim);
+    return (double)c->num_layers * (2 * d + a + f + q + 2 * d + 2 * f);
+}
+
+// What the host wants to know of the step, once the device is through with it.
+static yx_status read_back(yx_worker *w) {
+    yx_status status = YX_OK;
+    const precision_state *p = &w->model->precision;
+    size_t bytes = (size_t)p->num_slots * sizeof(uint32_t);
+    YX_CHECK(w->ops->copy(w->device, NULL, &w->readback->scalars, w->model->scalars, sizeof *w->model->scalars));
+    if (bytes) {
+        YX_CHECK(w->ops->copy(w->device, NULL, w->readback->saturated, p->saturated, bytes));
+        YX_CHECK(w->ops->zero(w->device, NULL, p->saturated, bytes));
+    }
+    YX_CHECK(w->ops->stream_sync(w->device, NULL));
+fail:
+    return status;
+}
+
+static yx_status share_saturated(yx_worker *w, int64_t tokens, double *out) {
+    const precision_state *p = &w->model->precision;
+    double sum = 0;
+    *out = 0;
+    if (!p->num_slots) return YX_OK;
+    for (int64_t i = 0; i < p->num_slots; i++)
+        if (p->slots[i].kind == YX_SCALE_HISTORY || p->slots[i].kind == YX_SCALE_NORM) sum += w->readback->saturated[i];
+    yx_status status = group_all_reduce(w->group, &sum, 1, GROUP_F64, GROUP_SUM);
+    *out = sum / ((double)tokens * values_per_token(w->model));
+    return status;
+}
+
+yx_status worker_step(yx_worker *w, const worker_source *source, const worker_step_args *args,
+                      worker_step_result *out) {
+    yx_status status = YX_OK;
+    yx_model *m = w->model;
+    double start = now(), reduced;
+    *out = (worker_step_result){0};
+    YX_CHECK(set_scalars(w, args));
+    if (args->calibrate && worker_calibrates(w)) {
+        YX_CHECK(calibrate(w, source, args, out));
+        YX_CHECK(w->ops->zero(w->device, NULL, &m->scalars->loss_sum, sizeof m->scalars->loss_sum));
+    }
+    YX_CHECK(w->ops->zero(w->device, NULL, m->grads, (size_t)m->table.elements * sizeof(yx_real)));
+    status = run_batches(w, source, args, MODEL_TRAIN, out);
+    reduced = now();
+    YX_CHECK(group_agree(w->group, status)); // no rank may wait in the reduction for one that failed
+    YX_CHECK(reduce(w, &out->token_hash));
+    out->communicate = now() - reduced;
+    YX_CHECK(run_recorded(w, &w->update_graph, update, NULL));
+    YX_CHECK(read_back(w));
+    YX_CHECK(share_saturated(w, args->tokens, &out->saturated));
+    out->loss = w->readback->scalars.loss_sum / (double)args->tokens;
+    out->grad_norm = w->readback->scalars.grad_norm;
+    out->skipped = w->readback->scalars.skip != 0;
+    if (!out->skipped) w->adam_steps++;
+    out->compute = now() - start - out->communicate - out->data_wait;
+fail:
+    return status;
+}
