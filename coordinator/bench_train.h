@@ -1,19 +1,34 @@
-// Training speed per stage on synthetic tokens, beside the matrix-product rate of the same device in the same run.
+// Training speed per stage on synthetic tokens, beside what the same device does at best in the same run.
 #pragma once
+#include "coordinator/bench_profile.h"
 #include "io/config.h"
 
 typedef struct bench_stage {
-    int64_t seq_len, batch_size, tokens; // tokens of a step
-    double seconds;                      // median of a whole optimizer step
-    double flops;                        // operations the step strictly needs (plan_flops_per_token)
+    int64_t seq_len, batch_size, tokens, micro_tokens; // tokens of a step
+    double seconds;                                    // median of a whole optimizer step
+    double flops;                                      // operations the step strictly needs (plan_flops_per_token)
+    double share;           // of them at the rate of their precision's large product: least time over measured time
+    profile_report profile; // one more step, each operation timed by itself
+    double expected_4090;   // seconds of this step on an RTX 4090, computed: see bench_expected_4090; 0 on a CPU
 } bench_stage;
 
 typedef struct bench_train {
     char device[128];
-    double matmul_rate; // FLOP/s of a large matrix product of fp32 matrices, 2048 each way
-    int64_t micro_tokens, num_stages;
+    profile_ceiling ceiling; // of the products and copies measured in this run; 0 where not measured
+    int64_t micro_tokens, memory_bytes, num_stages; // memory: in use on the device after the last stage
     bench_stage stages[CONFIG_MAX_STAGES];
 } bench_train;
 
-// Times `steps` steps of each stage of `config` whose bit is set in `stages` after one to warm up.
-yx_status bench_train_run(const yx_config *config, uint64_t stages, int64_t steps, bench_train *out);
+typedef struct bench_options {
+    uint64_t stages; // bit i: stage i
+    int64_t steps;   // timed steps of each stage, after three to warm up
+    bool portable;
+} bench_options;
+
+yx_status bench_train_run(const yx_config *config, const bench_options *options, bench_train *out);
+
+// Data sheet of the RTX 4090: dense rates with fp32 accumulation, and memory bandwidth.
+extern const profile_ceiling bench_ceiling_4090;
+// Computed, not measured: every group takes its least time at the 4090's data sheet rates, divided by the share of its
+// ceiling that the same group reached here.
+double bench_expected_4090(const profile_report *r, const profile_ceiling *here);

@@ -22,7 +22,7 @@ static yx_operand take_operand(const yx_model *m, layout *a, yx_dtype dtype, int
     yx_operand o = {.dtype = dtype, .quant = quant};
     bool eight = dtype == YX_E4M3 || dtype == YX_E5M2;
     o.row = !eight && of.is ? of.buffer : layout_take(a, bytes);
-    o.col = m->ops->needs_transposed[dtype] ? layout_take(a, bytes) : NULL;
+    o.col = m->training && m->ops->needs_transposed[dtype] ? layout_take(a, bytes) : NULL;
     return o;
 }
 
@@ -30,6 +30,18 @@ static yx_operand take_place(const yx_model *m, layout *a, int64_t layer, operan
                              int64_t cols, alias of) {
     yx_quant quant = precision_quant(&m->precision, layer, place);
     return take_operand(m, a, precision_dtype(&m->precision, place), rows, cols, of, quant);
+}
+
+// An operand of the forward pass. Where the weight gradient reads the transposed copy, the row copy is free for the
+// next layer as soon as the forward product has read it: `shared`.
+static yx_operand take_forward(const yx_model *m, layout *a, int64_t layer, operand_place place, int64_t rows,
+                               int64_t cols, void *shared, alias of) {
+    yx_dtype dtype = precision_dtype(&m->precision, place);
+    if (!m->training || !m->ops->needs_transposed[dtype]) return take_place(m, a, layer, place, rows, cols, of);
+    return (yx_operand){.dtype = dtype,
+                        .row = shared,
+                        .col = layout_take(a, (size_t)(rows * cols) * yx_dtype_size(dtype)),
+                        .quant = precision_quant(&m->precision, layer, place)};
 }
 
 static yx_real *param_pointer(const yx_model *m, param_role role, int64_t layer) {
@@ -79,9 +91,9 @@ static void layout_layer(yx_model *m, layout *a, int64_t l) {
     y->rstd1 = layout_take(a, (size_t)M * real);
     y->rstd2 = layout_take(a, (size_t)M * real);
     y->lse = layout_take(a, (size_t)(M * c->num_attention_heads) * real);
-    y->x1 = take_place(m, a, l, OPERAND_X1, M, D, NO_ALIAS);
-    y->attn_operand = take_place(m, a, l, OPERAND_ATTN, M, A, (alias){true, y->attn});
-    y->x2 = take_place(m, a, l, OPERAND_X2, M, D, NO_ALIAS);
+    y->x1 = take_forward(m, a, l, OPERAND_X1, M, D, m->row_x, NO_ALIAS);
+    y->attn_operand = take_forward(m, a, l, OPERAND_ATTN, M, A, m->row_attn, (alias){true, y->attn});
+    y->x2 = take_forward(m, a, l, OPERAND_X2, M, D, m->row_x, NO_ALIAS);
 }
 
 // Evaluation keeps no layer: all share the first two layers' buffers (the second's, whose s1 is its own).
@@ -139,6 +151,9 @@ static void layout_activations(yx_model *m, layout *a) {
     m->rstd_final = layout_take(a, (size_t)M * real);
     m->lse = layout_take(a, (size_t)M * real);
     m->loss = layout_take(a, (size_t)M * real);
+    bool shares = m->training && m->ops->needs_transposed[m->precision.forward]; // see take_forward; a byte each
+    m->row_x = shares ? layout_take(a, (size_t)(M * D)) : NULL;
+    m->row_attn = shares ? layout_take(a, (size_t)(M * attn_width(c))) : NULL;
     if (m->training)
         for (int64_t l = 0; l < c->num_layers; l++) layout_layer(m, a, l);
     else share_layers(m, a);

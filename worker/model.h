@@ -36,7 +36,8 @@ typedef struct yx_model {
     void *x0, *z0, *s_final, *z, *dz;
     yx_real *rstd_final, *lse, *loss; // loss: [rows] nats of each token of the last micro-batch
     yx_operand x_final;
-    // Used by every layer in turn.
+    // Used by every layer in turn. row_x, row_attn: 8-bit row copies of what the transposed copies keep.
+    void *row_x, *row_attn;
     yx_operand h, d_gate_up, d_down, d_o, d_qkv;
     void *delta, *dx, *dnorm, *dh, *d_attn, *dqkv;
     // Calibration of the 8-bit scales (see model_pass): operands in act.

@@ -55,6 +55,10 @@ void worker_free(yx_worker *w) {
     free(w);
 }
 
+void worker_set_ops(yx_worker *w, const yx_ops *ops) {
+    w->ops = ops;
+    w->model->ops = ops;
+}
 yx_model *worker_model(yx_worker *w) { return w->model; }
 int64_t worker_adam_steps(const yx_worker *w) { return w->adam_steps; }
 bool worker_calibrates(const yx_worker *w) { return w->model->precision.num_slots > 0; }

@@ -39,6 +39,8 @@ yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, c
 void worker_free(yx_worker *w);
 yx_model *worker_model(yx_worker *w);
 int64_t worker_adam_steps(const yx_worker *w);
+// Goes on with another table of the same device (bench: one that times each operation).
+void worker_set_ops(yx_worker *w, const yx_ops *ops);
 
 // Whether this precision has scales to calibrate.
 bool worker_calibrates(const yx_worker *w);
