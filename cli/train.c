@@ -1,11 +1,10 @@
 // yxanul train.
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "comm/comm.h"
 #include "common/log.h"
 #include "coordinator/train.h"
-#include <getopt.h>
 #include <stdio.h>
-#include <string.h>
 
 static const char help[] =
     "usage: yxanul train --config FILE [options]\n"
@@ -23,93 +22,68 @@ static const char help[] =
     "SIGTERM, SIGINT and SIGUSR1 stop the run at the next step with a checkpoint and exit code 75; the same command\n"
     "continues it. Exit codes: docs/operations.md.\n";
 
-enum { MAX_SETS = 256 };
 typedef struct options {
     const char *config, *resume;
-    const char *sets[MAX_SETS];
-    int num_sets;
+    cli_values sets;
     int64_t max_steps;
     bool quiet, help;
-    char shorthand[2][64]; // --precision and --device as --set
+    char precision[CLI_MAX_SETTING], device[CLI_MAX_SETTING];
 } options;
 
-static yx_status add_set(options *o, const char *text) {
-    if (o->num_sets == MAX_SETS) return yx_fail(YX_ERR_USAGE, "at most %d --set", MAX_SETS);
-    o->sets[o->num_sets++] = text;
-    return YX_OK;
+static yx_status parse(int argc, char **argv, options *o) {
+    const cli_option table[] = {
+        {"config", CLI_TEXT, &o->config},
+        {"set", CLI_TEXTS, &o->sets},
+        {"precision", CLI_SETTING, &o->sets, .key = "training.precision", .setting = o->precision},
+        {"device", CLI_SETTING, &o->sets, .key = "training.device", .setting = o->device},
+        {"resume", CLI_TEXT, &o->resume},
+        {"max-steps", CLI_INT, &o->max_steps, 1, INT64_MAX},
+        {"quiet", CLI_FLAG, &o->quiet},
+        {"help", CLI_FLAG, &o->help},
+        {0},
+    };
+    yx_status status = cli_parse_options(argc, argv, table);
+    if (status == YX_OK && !o->help) status = cli_parse_rest(argc, argv, &o->sets);
+    if (status != YX_OK || o->help || o->config) return status;
+    return yx_fail(YX_ERR_USAGE, "train needs --config FILE");
 }
 
-static yx_status parse(int argc, char **argv, options *o) {
-    static const struct option longs[] = {{"config", 1, 0, 'c'}, {"set", 1, 0, 's'},    {"precision", 1, 0, 'p'},
-                                          {"device", 1, 0, 'd'}, {"resume", 1, 0, 'r'}, {"max-steps", 1, 0, 'm'},
-                                          {"quiet", 0, 0, 'q'},  {"help", 0, 0, 'h'},   {0}};
-    yx_status status = YX_OK;
-    opterr = 0;
-    optind = 1;
-    for (int c; status == YX_OK && (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
-        switch (c) {
-        case 'c':
-            o->config = optarg;
-            break;
-        case 's':
-            status = add_set(o, optarg);
-            break;
-        case 'p':
-            snprintf(o->shorthand[0], sizeof o->shorthand[0], "training.precision=%s", optarg);
-            status = add_set(o, o->shorthand[0]);
-            break;
-        case 'd':
-            snprintf(o->shorthand[1], sizeof o->shorthand[1], "training.device=%s", optarg);
-            status = add_set(o, o->shorthand[1]);
-            break;
-        case 'r':
-            o->resume = optarg;
-            break;
-        case 'm':
-            status = cli_parse_int("max-steps", optarg, 1, INT64_MAX, &o->max_steps);
-            break;
-        case 'q':
-            o->quiet = true;
-            break;
-        case 'h':
-            o->help = true;
-            break;
-        default:
-            status = yx_fail(YX_ERR_USAGE, "'%s' is not an option of train, or lacks its value", argv[optind - 1]);
-        }
+// Says why a run failed. Where all ranks know that it did, the lowest that failed says so for all; a rank that failed
+// alone says it and ends the others, which may be waiting for it.
+static int report(yx_group *group, yx_status status, bool usage) {
+    int rank = group_rank(group), failed = group_failed_rank(group);
+    if (failed < 0 || failed == rank) {
+        if (rank > 0) yx_context(status, "rank %d", rank);
+        if (usage) cli_usage_error("train", "%s", yx_message());
+        else cli_fail(status);
     }
-    // More KEY=VALUE may follow one --set.
-    while (status == YX_OK && o->num_sets > 0 && optind < argc && strchr(argv[optind], '='))
-        status = add_set(o, argv[optind++]);
-    if (status == YX_OK && !o->help && optind < argc)
-        status = yx_fail(YX_ERR_USAGE, "train does not know what to do with '%s'", argv[optind]);
-    if (status == YX_OK && !o->help && !o->config) status = yx_fail(YX_ERR_USAGE, "train needs --config FILE");
-    return status;
+    if (failed < 0) group_abort(group, (int)status);
+    group_barrier(group); // a launcher ends all ranks when the first one exits: not before the message is out
+    return (int)status;
+}
+
+static int train(const options *o, yx_group *group) {
+    static train_options run; // a configuration is large
+    yx_log_setup(o->quiet ? YX_LOG_WARN : YX_LOG_INFO, group_size(group) > 1 ? group_rank(group) : -1);
+    run.resume = o->resume;
+    run.max_steps = o->max_steps;
+    yx_status status = config_load(o->config, o->sets.items, o->sets.count, &run.config);
+    status = group_agree(group, status);
+    if (status == YX_OK) status = train_run(&run, group);
+    if (status == YX_ERR_INTERRUPTED) yx_info("%s", yx_message());
+    return status == YX_OK || status == YX_ERR_INTERRUPTED ? (int)status : report(group, status, false);
 }
 
 int cli_train(int argc, char **argv) {
     options o = {.resume = "auto"};
     yx_group *group = NULL;
-    static train_options train; // a configuration is large
-    yx_status status = parse(argc, argv, &o);
-    if (status != YX_OK) return cli_usage_error("train", "%s", yx_message());
-    if (o.help) return fputs(help, stdout) < 0;
-    status = group_open(&group);
+    yx_status status = group_open(&group);
     if (status != YX_OK) return cli_fail(status);
-    yx_log_setup(o.quiet ? YX_LOG_WARN : YX_LOG_INFO, group_size(group) > 1 ? group_rank(group) : -1);
-    status = config_load(o.config, o.sets, o.num_sets, &train.config);
-    status = group_agree(group, status);
-    if (status == YX_OK) {
-        train.resume = o.resume;
-        train.max_steps = o.max_steps;
-        status = train_run(&train, group);
-    }
-    if (status == YX_ERR_INTERRUPTED) {
-        yx_info("%s", yx_message());
-    } else if (status != YX_OK) {
-        cli_fail(status);
-        group_abort(group, (int)status);
-    }
+    int result;
+    status = group_agree(group, parse(argc, argv, &o));
+    if (status != YX_OK) result = report(group, status, true);
+    else if (o.help) result = group_rank(group) == 0 && fputs(help, stdout) < 0;
+    else result = train(&o, group);
     group_close(group);
-    return (int)status;
+    return result;
 }

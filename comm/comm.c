@@ -14,6 +14,7 @@ enum { SLICE_BYTES = 1 << 20 };
 
 struct yx_group {
     int rank, size, local_rank, local_size;
+    int failed_rank;            // see group_failed_rank
     const group_module *module; // NULL: a group of one
     void *library;
     char *scratch; // [2, size, SLICE_BYTES]
@@ -73,6 +74,7 @@ yx_status group_open_solo(yx_group **out) {
     yx_group *g = calloc(1, sizeof *g);
     if (!g) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a group");
     g->size = g->local_size = 1;
+    g->failed_rank = -1;
     *out = g;
     return YX_OK;
 }
@@ -108,6 +110,7 @@ int group_rank(const yx_group *g) { return g->rank; }
 int group_size(const yx_group *g) { return g->size; }
 int group_local_rank(const yx_group *g) { return g->local_rank; }
 int group_local_size(const yx_group *g) { return g->local_size; }
+int group_failed_rank(const yx_group *g) { return g->failed_rank; }
 const char *group_backend(const yx_group *g) { return g->module ? "mpi" : "solo"; }
 
 // --- Exchanging
@@ -172,9 +175,11 @@ yx_status group_agree(yx_group *g, yx_status mine) {
     yx_status status = g->module->all_gather(all, sizeof *all);
     int failed = 0;
     while (status == YX_OK && failed < g->size && all[failed] == YX_OK) failed++;
-    if (status == YX_OK && mine != YX_OK) status = mine;
-    else if (status == YX_OK && failed < g->size)
-        status = yx_fail((yx_status)all[failed], "rank %d failed (%s)", failed, yx_status_name((yx_status)all[failed]));
+    if (status == YX_OK && failed < g->size) {
+        status = (yx_status)all[failed];
+        g->failed_rank = failed;
+        if (mine == YX_OK) yx_fail(status, "rank %d failed (%s)", failed, yx_status_name(status));
+    }
     free(all);
     return status;
 }

@@ -33,6 +33,9 @@ yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type typ
 yx_status group_all_gather(yx_group *g, void *data, size_t bytes_each);
 yx_status group_barrier(yx_group *g);
 
-// Whether all ranks succeeded: the worst status of all, so that no rank goes on alone. The failing rank keeps its own
-// message; on the others the message names the first failing rank.
+// Whether all ranks succeeded: otherwise every rank gets the status of the lowest one that failed, so that none goes on
+// alone. A rank that failed keeps its own message; on the others the message names the lowest one.
 yx_status group_agree(yx_group *g, yx_status status);
+// The lowest rank that failed in the last group_agree that did not succeed; -1 before any: a rank that fails then does
+// so without the others knowing.
+int group_failed_rank(const yx_group *g);

@@ -132,6 +132,24 @@ static void print_step(metrics *m, const plan_step *step, const worker_step_resu
     m->line_open = m->terminal;
 }
 
+// "saturated": share of 8-bit values that were clipped; "amax": the largest magnitudes of the operands that have a
+// history.
+static void add_fp8(json_t *line, const worker_fp8 *fp8) {
+    static const char *const names[OPERANDS_PER_LAYER] = {[OPERAND_X1] = "x1",
+                                                          [OPERAND_ATTN] = "attention",
+                                                          [OPERAND_X2] = "x2",
+                                                          [OPERAND_H] = "swiglu",
+                                                          [OPERAND_D_QKV] = "d_qkv",
+                                                          [OPERAND_D_O] = "d_o",
+                                                          [OPERAND_D_GATE_UP] = "d_gate_up",
+                                                          [OPERAND_D_DOWN] = "d_down"};
+    json_t *amax = json_object();
+    for (int i = 0; i < OPERANDS_PER_LAYER; i++)
+        if (names[i] && fp8->amax[i] > 0) json_object_set_new(amax, names[i], number(fp8->amax[i]));
+    json_object_set_new(line, "saturated", json_real(fp8->saturated));
+    json_object_set_new(line, "amax", amax);
+}
+
 yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *r, double seconds) {
     int64_t scored = step->seq_len * step->num_sequences, tokens = step->token_begin + scored;
     double rate = (double)scored / fmax(seconds, 1e-9);
@@ -139,14 +157,15 @@ yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_resu
     char hash[17];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->token_hash);
     print_step(m, step, r, tokens);
-    return write_line(m,
-                      json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:s, s:f, s:f, s:f, s:f, s:f, s:b}",
-                                "type", "step", "step", (json_int_t)step->step + 1, "stage",
-                                (json_int_t)step->stage + 1, "seq_len", (json_int_t)step->seq_len, "sequences",
-                                (json_int_t)step->num_sequences, "tokens", (json_int_t)tokens, "loss", number(r->loss),
-                                "lr", step->lr, "grad_clip", step->grad_clip, "grad_norm", number(r->grad_norm),
-                                "token_hash", hash, "saturated", r->saturated, "seconds", seconds, "tokens_per_second",
-                                rate, "data_wait", r->data_wait, "communicate", r->communicate, "skipped", r->skipped));
+    json_t *line =
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:s, s:f, s:f, s:f, s:f, s:b}", "type", "step",
+                  "step", (json_int_t)step->step + 1, "stage", (json_int_t)step->stage + 1, "seq_len",
+                  (json_int_t)step->seq_len, "sequences", (json_int_t)step->num_sequences, "tokens", (json_int_t)tokens,
+                  "loss", number(r->loss), "lr", step->lr, "grad_clip", step->grad_clip, "grad_norm",
+                  number(r->grad_norm), "token_hash", hash, "seconds", seconds, "tokens_per_second", rate, "data_wait",
+                  r->data_wait, "communicate", r->communicate, "skipped", r->skipped);
+    if (line && r->fp8) add_fp8(line, r->fp8);
+    return write_line(m, line);
 }
 
 yx_status metrics_evaluation(metrics *m, int64_t step, int64_t tokens, int64_t stage, int64_t seq_len,

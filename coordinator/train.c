@@ -6,6 +6,7 @@
 #include "coordinator/setup.h"
 #include "coordinator/state.h"
 #include "coordinator/stop.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -45,11 +46,11 @@ static yx_status agree_on_step(trainer *t, plan_step *step, bool *stop) {
     *step = mine;
     YX_CHECK(group_broadcast(t->group, step, sizeof *step, 0));
     if (step->hash != mine.hash)
-        status = yx_fail(YX_ERR_MISMATCH,
-                         "rank %d plans step %lld as %016llx, rank 0 as %016llx: their configurations, data or "
-                         "programs differ",
-                         group_rank(t->group), (long long)mine.step, (unsigned long long)mine.hash,
-                         (unsigned long long)step->hash);
+        status =
+            yx_fail(YX_ERR_MISMATCH,
+                    "the plan of step %lld is %016llx here and %016llx on rank 0: the ranks' configurations, data or "
+                    "programs differ",
+                    (long long)mine.step, (unsigned long long)mine.hash, (unsigned long long)step->hash);
     YX_CHECK(group_agree(t->group, status));
     YX_CHECK(group_all_reduce(t->group, &signal, 1, GROUP_U64, GROUP_MAX));
     *stop = signal != 0;
@@ -156,6 +157,25 @@ static yx_status record_skip(trainer *t, const plan_step *step, const worker_ste
                    t->skips, (long long)step->step + 1);
 }
 
+// Layers whose 8-bit operands clip more than training.fp8_fallback allows go on in bf16.
+static yx_status fall_back(trainer *t, const plan_step *step, const worker_step_result *result) {
+    const config_training *c = &t->options->config.training;
+    yx_status status = YX_OK;
+    if (!result->fp8 || c->fp8_fallback <= 0) return YX_OK;
+    for (int64_t l = 0; l < t->options->config.model.num_layers && status == YX_OK; l++) {
+        char detail[128];
+        if (result->fp8->clipped[l] <= c->fp8_fallback || worker_has_fallback(t->worker, l)) continue;
+        snprintf(detail, sizeof detail, "layer %lld: %.3g of a tensor's 8-bit values were clipped", (long long)l,
+                 result->fp8->clipped[l]);
+        if (leads(t)) yx_warn("step %lld: %s; this layer goes on in bf16", (long long)step->step + 1, detail);
+        worker_set_fallback(t->worker, l);
+        status = ledger_append(&t->ledger, step->step + 1, "bf16-layer", detail);
+    }
+    return status;
+}
+
+static void restore_fallback(void *context, int64_t layer) { worker_set_fallback(context, layer); }
+
 static yx_status next_batch(void *context, const micro_batch **out) { return loader_next(context, out); }
 
 static yx_status one_step(trainer *t, const plan_step *step) {
@@ -176,6 +196,7 @@ static yx_status one_step(trainer *t, const plan_step *step) {
     t->steps++;
     if (leads(t)) status = metrics_step(&t->metrics, step, &result, now() - start);
     if (status == YX_OK) status = record_skip(t, step, &result);
+    if (status == YX_OK) status = fall_back(t, step, &result);
     YX_CHECK(group_agree(t->group, status));
     YX_CHECK(after_step(t, step));
 fail:
@@ -225,6 +246,7 @@ static yx_status initialise(trainer *t, bool *resumed) {
         t->saved_step = t->evaluated_step = -1;
         return YX_OK;
     }
+    ledger_each_fallback(&t->ledger, restore_fallback, t->worker);
     t->steps = t->saved_step = t->evaluated_step = state.steps;
     t->tokens = t->requested_tokens = state.tokens;
 fail:

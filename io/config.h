@@ -9,6 +9,8 @@ enum { CONFIG_MAX_STAGES = 64, CONFIG_MAX_TEXT = 512 };
 
 typedef enum config_schedule { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_WSD, SCHEDULE_CONSTANT } config_schedule;
 typedef enum config_precision { PRECISION_FP32, PRECISION_BF16, PRECISION_FP8 } config_precision;
+// Where the scales of 8-bit operands come from; FORWARD_ONLY: 8 bits in the forward products alone.
+typedef enum config_fp8_recipe { FP8_BOUNDED_DELAYED, FP8_CURRENT, FP8_FORWARD_ONLY } config_fp8_recipe;
 typedef enum config_batch_scaling { BATCH_SCALING_NONE, BATCH_SCALING_SQRT } config_batch_scaling;
 typedef enum config_device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } config_device;
 
@@ -55,8 +57,11 @@ typedef struct config_training {
     double batch_scaling_reference; // tokens per step at which sqrt scaling gives 1; 0: the largest of the stages
     double adam_beta1, adam_beta2, adam_eps, weight_decay;
     config_precision precision;
+    config_fp8_recipe fp8_recipe;
+    double fp8_fallback; // clipped share of a tensor's values in a step from which its layer goes to bf16; 0: never
     config_device device;
     int64_t micro_batch_tokens; // most tokens of a micro-batch on a rank; 0 = by the memory there is
+    bool recompute;             // activations of a layer are computed again in the backward pass
     bool deterministic;
     int64_t seed;
     config_stage stages[CONFIG_MAX_STAGES]; // `curriculum_stages:`

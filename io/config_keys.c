@@ -23,12 +23,14 @@ static const double MAX_TOKENS = 1e15, MAX_SEED = 9007199254740991; // 2^53 - 1
 // In the order of the enumerations in config.h.
 static const char *const schedules[] = {"cosine", "linear", "wsd", "constant", NULL};
 static const char *const precisions[] = {"fp32", "bf16", "fp8", NULL};
+static const char *const recipes[] = {"bounded-delayed", "current", "forward-only", NULL};
 static const char *const scalings[] = {"none", "sqrt", NULL};
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 
 static bool has_floor(const yx_config *c) { return c->training.lr_schedule != SCHEDULE_CONSTANT; }
 static bool is_wsd(const yx_config *c) { return c->training.lr_schedule == SCHEDULE_WSD; }
 static bool is_sqrt(const yx_config *c) { return c->training.batch_scaling == BATCH_SCALING_SQRT; }
+static bool is_fp8(const yx_config *c) { return c->training.precision == PRECISION_FP8; }
 static bool prunes(const yx_config *c) { return c->checkpoint.keep_last > 0; }
 static bool rewarms(const yx_config *c) {
     for (int64_t i = 0; i < c->training.num_stages; i++)
@@ -115,6 +117,17 @@ const config_key config_keys[] = {
      .meaning = "AdamW: decoupled decay of the weight matrices"},
     {TRAINING(precision), NAME(precisions), .fallback = "bf16",
      .meaning = "format of the operands of matrix products; master weights and moments are always fp32"},
+    {TRAINING(fp8_recipe), NAME(recipes), .fallback = "bounded-delayed", .applies = is_fp8,
+     .only_with = "precision: fp8",
+     .meaning = "scales of 8-bit operands. bounded-delayed: from bounds that hold (normalised activations, attention "
+                "outputs, weights) or the largest values of the last 16 steps; current: from the tensor itself, in a "
+                "second pass; forward-only: as bounded-delayed, with bf16 in the backward pass"},
+    {TRAINING(fp8_fallback), REAL(0, 1), .fallback = "0.001", .applies = is_fp8, .only_with = "precision: fp8",
+     .meaning = "share of a tensor's 8-bit values clipped in one step from which on its layer multiplies in bf16; 0: "
+                "never"},
+    {TRAINING(recompute), .type = TYPE_BOOL, .fallback = "false",
+     .meaning = "keep only each layer's input and compute the rest again in the backward pass: less memory, about a "
+                "third more time"},
     {TRAINING(device), NAME(devices), .fallback = "auto", .meaning = "where to compute; auto: cuda if there is one"},
     {TRAINING(micro_batch_tokens), INT(0, MAX_COUNT), .multiple = 128, .fallback = "0",
      .meaning = "most tokens of a micro-batch on a rank; 0: what the memory allows"},

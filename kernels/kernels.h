@@ -214,6 +214,7 @@ typedef struct yx_adamw_args {
 typedef enum yx_scale_kind {
     YX_SCALE_HISTORY, // bound = 2^margin_bits · max over the last YX_SCALE_HISTORY_LENGTH steps' amax
     YX_SCALE_NORM,    // RMSNorm outputs: bound = sqrt(cols) · max|gamma|, needs no history
+    YX_SCALE_CURRENT, // bound = amax
     YX_SCALE_WEIGHT   // bound = amax + lr·max(1, (1 - beta1) / sqrt(1 - beta2)): the largest weight after the coming
                       // AdamW step
 } yx_scale_kind;
@@ -227,16 +228,19 @@ typedef struct yx_scale_slot { // host memory, fixed for the run
 typedef struct yx_scales_args {
     const yx_scale_slot *slots; // fixed for the run
     int64_t num_slots;
-    unsigned kinds; // 1u << yx_scale_kind of the slots to bring up to date
+    int64_t first, count; // the slots to look at
+    unsigned kinds;       // 1u << yx_scale_kind of the slots to bring up to date
     int margin_bits;
     const yx_step_scalars *scalars;
-    float *scale, *scale_inv, *amax; // [num_slots] device; amax of updated HISTORY and WEIGHT slots is set back to 0
-    float *history;                  // [num_slots, YX_SCALE_HISTORY_LENGTH] device, newest first; unused entries 0
+    float *scale, *scale_inv, *amax; // [num_slots] device; amax of updated slots is set back to 0, but for NORM's
+    float *history; // [num_slots, YX_SCALE_HISTORY_LENGTH] device, newest first; unused entries 0. CURRENT: the first
+                    // entry is the last amax
 } yx_scales_args;
 
-typedef struct yx_cast_args { // writes the copies of `src` [rows, cols] and records amax (weights at load)
+typedef struct yx_cast_args { // writes the copies of `src` [rows, cols] and records amax
     int64_t rows, cols;
-    const yx_real *src;
+    yx_dtype src_dtype; // YX_F32 (weights) or YX_BF16
+    const void *src;
     yx_operand dst;
 } yx_cast_args;
 

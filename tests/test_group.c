@@ -65,6 +65,7 @@ static void test_maximum(void **state) {
 static void test_agree(void **state) {
     (void)state;
     assert_int_equal(group_agree(group, YX_OK), YX_OK);
+    assert_int_equal(group_failed_rank(group), -1);
     int last = group_size(group) - 1;
     bool fails = group_rank(group) == last;
     yx_status mine = fails ? yx_fail(YX_ERR_DATA, "mine") : YX_OK;
@@ -72,6 +73,10 @@ static void test_agree(void **state) {
     char expected[64];
     snprintf(expected, sizeof expected, "rank %d failed (data error)", last);
     assert_string_equal(yx_message(), fails ? "mine" : expected);
+    assert_int_equal(group_failed_rank(group), last > 0 ? last : -1);
+    mine = group_rank(group) == 0 ? yx_fail(YX_ERR_IO, "mine") : fails ? YX_ERR_DATA : YX_OK;
+    assert_int_equal(group_agree(group, mine), YX_ERR_IO); // one status on all ranks: that of the lowest
+    assert_int_equal(group_failed_rank(group), last > 0 ? 0 : -1);
     assert_int_equal(group_barrier(group), YX_OK);
 }
 

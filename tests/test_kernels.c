@@ -315,7 +315,7 @@ static void scale_is_the_power_of_two_below(void **state) {
                                     {YX_SCALE_HISTORY, YX_E4M3}};
     float scale[N] = {9, 9, 9, 9}, inverse[N] = {9, 9, 9, 9}, amax[N] = {3, 7, 0.9f, 0}, history[N * L] = {0};
     yx_step_scalars s = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.99};
-    yx_scales_args a = {slots, N, 1u << YX_SCALE_HISTORY, 1, &s, scale, inverse, amax, history};
+    yx_scales_args a = {slots, N, 0, N, 1u << YX_SCALE_HISTORY, 1, &s, scale, inverse, amax, history};
     ok(ops->scales(devices[0], NULL, &a));
     // 57344 / (2·3) = 9557: 8192. Without a bound: 1. The other kinds stay.
     assert_true(scale[0] == 8192 && inverse[0] == 1.0f / 8192 && scale[3] == 1 && inverse[3] == 1);
@@ -343,7 +343,7 @@ static void history_forgets(void **state) {
     const yx_scale_slot slot = {YX_SCALE_HISTORY, YX_E4M3};
     float scale = 0, inverse = 0, amax = 0, history[L] = {0};
     yx_step_scalars s = {0};
-    yx_scales_args a = {&slot, 1, 1u << YX_SCALE_HISTORY, 0, &s, &scale, &inverse, &amax, history};
+    yx_scales_args a = {&slot, 1, 0, 1, 1u << YX_SCALE_HISTORY, 0, &s, &scale, &inverse, &amax, history};
     for (int t = 0; t < L + 2; t++) {
         amax = t == 0 ? 100.0f : t == 3 ? INFINITY : 1.0f;
         ok(ops->scales(devices[0], NULL, &a));
@@ -358,7 +358,7 @@ static void cast_writes_copies(void **state) {
         yx_real *src = take_random(YX_F32, ROWS * COLS, 1);
         src[77] = 500, src[78] = -90000;
         yx_operand o = take_operand(t, ROWS, COLS, t == YX_F32 ? 1 : 2);
-        RUN(cast, &(yx_cast_args){ROWS, COLS, src, o});
+        RUN(cast, &(yx_cast_args){ROWS, COLS, YX_F32, src, o});
         check_operand(&o, ROWS, COLS, src);
         release_all();
     }

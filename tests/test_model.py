@@ -32,11 +32,12 @@ def batch(draw, lengths):
     return token, target, start
 
 
-def ours(params, arrays, heads, kv_heads, precision):
+def ours(params, arrays, heads, kv_heads, precision, *more):
+    """Loss and gradients of model_dump; more: device, recipe, "recompute"."""
     with tempfile.TemporaryDirectory() as folder:
         np.concatenate([p.ravel() for p in params.values()]).tofile(f"{folder}/params.bin")
         np.stack(arrays).tofile(f"{folder}/batch.bin")
-        sizes = (VOCAB, RANK, HIDDEN, LAYERS, heads, kv_heads, HEAD_DIM, INTERMEDIATE, len(arrays[0]), precision)
+        sizes = (VOCAB, RANK, HIDDEN, LAYERS, heads, kv_heads, HEAD_DIM, INTERMEDIATE, len(arrays[0]), precision, *more)
         done = subprocess.run([f"{BUILD}/tests/model_dump", folder, *map(str, sizes)], capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
@@ -89,4 +90,5 @@ def main():
     print(f"6:1 heads, bf16: {check(draw, 6, 1, patterns['packed'], 'bf16', 5e-2):.1e}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,12 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
     model_sizes s;
     int n = 0;
     *out = (memory_report){.micro_tokens = micro_tokens};
-    yx_status status = model_measure(ops, device, &config->model, config->training.precision, micro_tokens, true, &s);
+    model_options options = {.precision = config->training.precision,
+                             .recipe = config->training.fp8_recipe,
+                             .max_rows = micro_tokens,
+                             .training = true,
+                             .recompute = config->training.recompute};
+    yx_status status = model_measure(ops, device, &config->model, &options, &s);
     if (status != YX_OK) return status;
     add(out, &n, "parameters (fp32)", s.params);
     add(out, &n, "gradients (fp32)", s.grads);

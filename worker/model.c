@@ -15,6 +15,11 @@ typedef struct alias {
 } alias;
 static const alias NO_ALIAS = {false, NULL};
 
+// Transposed copies are for the backward pass, where that multiplies in 8 bits.
+static bool has_col(const yx_model *m, yx_dtype dtype) {
+    return m->training && m->ops->needs_transposed[dtype] && m->precision.recipe != FP8_FORWARD_ONLY;
+}
+
 // An operand [rows, cols] with the copies its type needs.
 static yx_operand take_operand(const yx_model *m, layout *a, yx_dtype dtype, int64_t rows, int64_t cols, alias of,
                                yx_quant quant) {
@@ -22,7 +27,7 @@ static yx_operand take_operand(const yx_model *m, layout *a, yx_dtype dtype, int
     yx_operand o = {.dtype = dtype, .quant = quant};
     bool eight = dtype == YX_E4M3 || dtype == YX_E5M2;
     o.row = !eight && of.is ? of.buffer : layout_take(a, bytes);
-    o.col = m->training && m->ops->needs_transposed[dtype] ? layout_take(a, bytes) : NULL;
+    o.col = has_col(m, dtype) ? layout_take(a, bytes) : NULL;
     return o;
 }
 
@@ -37,7 +42,7 @@ static yx_operand take_place(const yx_model *m, layout *a, int64_t layer, operan
 static yx_operand take_forward(const yx_model *m, layout *a, int64_t layer, operand_place place, int64_t rows,
                                int64_t cols, void *shared, alias of) {
     yx_dtype dtype = precision_dtype(&m->precision, place);
-    if (!m->training || !m->ops->needs_transposed[dtype]) return take_place(m, a, layer, place, rows, cols, of);
+    if (!has_col(m, dtype)) return take_place(m, a, layer, place, rows, cols, of);
     return (yx_operand){.dtype = dtype,
                         .row = shared,
                         .col = layout_take(a, (size_t)(rows * cols) * yx_dtype_size(dtype)),
@@ -96,14 +101,15 @@ static void layout_layer(yx_model *m, layout *a, int64_t l) {
     y->x2 = take_forward(m, a, l, OPERAND_X2, M, D, m->row_x, NO_ALIAS);
 }
 
-// Evaluation keeps no layer: all share the first two layers' buffers (the second's, whose s1 is its own).
+// Evaluation keeps no layer: all share the first two layers' buffers (the second's, whose s1 is its own). With
+// recomputation each keeps its s1.
 static void share_layers(yx_model *m, layout *a) {
+    size_t bytes = (size_t)(m->max_rows * m->config.hidden_size) * yx_dtype_size(m->precision.act);
+    void *s1 = NULL;
     layout_layer(m, a, 0);
-    if (m->config.num_layers == 1) return;
-    m->layers[1].s1 = layout_take(a, (size_t)(m->max_rows * m->config.hidden_size) * yx_dtype_size(m->precision.act));
     for (int64_t l = 1; l < m->config.num_layers; l++) {
         model_layer *y = &m->layers[l], weights = *y;
-        void *s1 = m->layers[1].s1;
+        if (l == 1 || m->recompute) s1 = layout_take(a, bytes);
         *y = m->layers[0];
         y->s1 = s1;
         y->w_qkv = weights.w_qkv, y->w_o = weights.w_o, y->w_gate_up = weights.w_gate_up, y->w_down = weights.w_down;
@@ -151,10 +157,10 @@ static void layout_activations(yx_model *m, layout *a) {
     m->rstd_final = layout_take(a, (size_t)M * real);
     m->lse = layout_take(a, (size_t)M * real);
     m->loss = layout_take(a, (size_t)M * real);
-    bool shares = m->training && m->ops->needs_transposed[m->precision.forward]; // see take_forward; a byte each
+    bool shares = has_col(m, m->precision.forward); // see take_forward; a byte each
     m->row_x = shares ? layout_take(a, (size_t)(M * D)) : NULL;
     m->row_attn = shares ? layout_take(a, (size_t)(M * attn_width(c))) : NULL;
-    if (m->training)
+    if (m->training && !m->recompute)
         for (int64_t l = 0; l < c->num_layers; l++) layout_layer(m, a, l);
     else share_layers(m, a);
     layout_transients(m, a);
@@ -222,11 +228,16 @@ static yx_status fill_rope_table(yx_model *m) {
 }
 
 static yx_status prepare(yx_model *m, const yx_ops *ops, yx_device *device, const config_model *config,
-                         config_precision precision, int64_t max_rows, bool training) {
+                         const model_options *options) {
     yx_status status = YX_OK;
-    *m = (yx_model){.ops = ops, .device = device, .config = *config, .max_rows = max_rows, .training = training};
+    *m = (yx_model){.ops = ops,
+                    .device = device,
+                    .config = *config,
+                    .max_rows = options->max_rows,
+                    .training = options->training,
+                    .recompute = options->training && options->recompute};
     YX_CHECK(param_table_create(config, &m->table));
-    YX_CHECK(precision_create(precision, config->num_layers, &m->precision));
+    YX_CHECK(precision_create(options->precision, options->recipe, config->num_layers, &m->precision));
     m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
     if (!m->layers) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %lld layers", (long long)config->num_layers);
     measure(m);
@@ -247,13 +258,13 @@ static void release(yx_model *m) {
     param_table_free(&m->table);
 }
 
-yx_status model_measure(const yx_ops *ops, yx_device *device, const config_model *config, config_precision precision,
-                        int64_t max_rows, bool training, model_sizes *out) {
+yx_status model_measure(const yx_ops *ops, yx_device *device, const config_model *config, const model_options *options,
+                        model_sizes *out) {
     yx_model m;
-    yx_status status = prepare(&m, ops, device, config, precision, max_rows, training);
+    yx_status status = prepare(&m, ops, device, config, options);
     int64_t params = m.table.elements * (int64_t)sizeof(yx_real);
     *out = (model_sizes){.params = params,
-                         .grads = training ? params : 0,
+                         .grads = options->training ? params : 0,
                          .copies = (int64_t)m.copies_bytes,
                          .activations = (int64_t)m.activations_bytes,
                          .workspace = (int64_t)m.workspace_bytes};
@@ -262,12 +273,12 @@ yx_status model_measure(const yx_ops *ops, yx_device *device, const config_model
     return status;
 }
 
-yx_status model_create(const yx_ops *ops, yx_device *device, const config_model *config, config_precision precision,
-                       int64_t max_rows, bool training, yx_model **out) {
+yx_status model_create(const yx_ops *ops, yx_device *device, const config_model *config, const model_options *options,
+                       yx_model **out) {
     yx_status status = YX_OK;
     yx_model *m = malloc(sizeof *m);
     if (!m) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a model");
-    YX_CHECK(prepare(m, ops, device, config, precision, max_rows, training));
+    YX_CHECK(prepare(m, ops, device, config, options));
     YX_CHECK(allocate(m));
     YX_CHECK(fill_rope_table(m));
     *out = m;

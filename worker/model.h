@@ -22,7 +22,8 @@ typedef struct yx_model {
     param_table table;
     precision_state precision;
     int64_t max_rows;
-    bool training; // false: forward only; no gradients, one layer's activations
+    bool training;  // false: forward only; no gradients, one layer's activations
+    bool recompute; // a layer's activations are computed again in the backward pass; only its input is kept
 
     // Arenas (device). params, grads: [table.elements].
     yx_real *params, *grads;
@@ -51,16 +52,23 @@ typedef enum model_pass {
     MODEL_EVALUATE   // losses only; records nothing
 } model_pass;
 
+typedef struct model_options {
+    config_precision precision;
+    config_fp8_recipe recipe;
+    int64_t max_rows; // of a micro-batch
+    bool training, recompute;
+} model_options;
+
 // Sizes of what model_create will allocate, without allocating (bytes).
 typedef struct model_sizes {
     int64_t params, grads, copies, activations, workspace;
 } model_sizes;
-yx_status model_measure(const yx_ops *ops, yx_device *device, const config_model *config, config_precision precision,
-                        int64_t max_rows, bool training, model_sizes *out);
+yx_status model_measure(const yx_ops *ops, yx_device *device, const config_model *config, const model_options *options,
+                        model_sizes *out);
 
 // Parameters are left for model_init or the caller to fill; call model_refresh_copies afterwards.
-yx_status model_create(const yx_ops *ops, yx_device *device, const config_model *config, config_precision precision,
-                       int64_t max_rows, bool training, yx_model **out);
+yx_status model_create(const yx_ops *ops, yx_device *device, const config_model *config, const model_options *options,
+                       yx_model **out);
 void model_free(yx_model *m);
 // Normal(0, initializer_range), what each block adds to the residual stream divided by sqrt(2·layers), norms 1; a
 // function of the seed alone.

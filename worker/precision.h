@@ -24,8 +24,10 @@ typedef enum operand_place { // one of each per layer
 enum { PRECISION_MARGIN_BITS = 1 };
 
 typedef struct precision_state {
-    yx_dtype act;                    // residual stream, activations, embedding
-    yx_dtype forward, gradient;      // operands of the block's products: act, or E4M3 / E5M2
+    yx_dtype act;               // residual stream, activations, embedding
+    yx_dtype forward, gradient; // operands of the block's products: act, or E4M3 / E5M2
+    config_fp8_recipe recipe;
+    bool *fallback;                  // [num_layers] host: layers that multiply in act although the model is 8-bit
     int64_t num_slots;               // 0 unless 8-bit
     yx_scale_slot *slots;            // [num_slots] host
     float *scale, *scale_inv, *amax; // [num_slots] device
@@ -33,17 +35,23 @@ typedef struct precision_state {
     uint32_t *saturated;             // [num_slots] device
 } precision_state;
 
-yx_status precision_create(config_precision precision, int64_t num_layers, precision_state *out);
+yx_status precision_create(config_precision precision, config_fp8_recipe recipe, int64_t num_layers,
+                           precision_state *out);
 void precision_free(precision_state *p);
 // Device memory of the scales.
 void precision_layout(precision_state *p, layout *a);
 // Fills the slots' kinds; `params` is the arena the norms' gammas lie in.
 void precision_set_slots(precision_state *p, const config_model *model, const param_table *table,
                          const yx_real *params);
+// Whether this layer's products are in act in this pass although its operands are 8-bit.
+bool precision_in_act(const precision_state *p, int64_t layer, bool backward);
 // Type of an operand.
 yx_dtype precision_dtype(const precision_state *p, operand_place place);
 // Scale pointers of an operand (all NULL unless 8-bit).
 yx_quant precision_quant(const precision_state *p, int64_t layer, operand_place place);
+// Sets one slot's scale from the amax it has now (recipe "current").
+yx_status precision_update_slot(const precision_state *p, const yx_ops *ops, yx_device *device, int64_t layer,
+                                operand_place place, const yx_step_scalars *scalars);
 // Brings the scales of these kinds up to date (bits 1u << yx_scale_kind).
 yx_status precision_update(const precision_state *p, const yx_ops *ops, yx_device *device, unsigned kinds,
                            const yx_step_scalars *scalars);

@@ -23,8 +23,12 @@ yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, c
     if (!w) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a worker");
     *w = (yx_worker){
         .options = *options, .ops = ops, .device = device, .group = group, .adam_steps = options->adam_steps};
-    YX_CHECK(model_create(ops, device, &options->model, options->training.precision, options->max_micro_tokens, true,
-                          &w->model));
+    model_options model = {.precision = options->training.precision,
+                           .recipe = options->training.fp8_recipe,
+                           .max_rows = options->max_micro_tokens,
+                           .training = true,
+                           .recompute = options->training.recompute};
+    YX_CHECK(model_create(ops, device, &options->model, &model, &w->model));
     size_t bytes = (size_t)w->model->table.elements * sizeof(yx_real);
     YX_CHECK(ops->alloc(device, bytes, (void **)&w->moment1));
     YX_CHECK(ops->alloc(device, bytes, (void **)&w->moment2));
@@ -61,4 +65,7 @@ void worker_set_ops(yx_worker *w, const yx_ops *ops) {
 }
 yx_model *worker_model(yx_worker *w) { return w->model; }
 int64_t worker_adam_steps(const yx_worker *w) { return w->adam_steps; }
-bool worker_calibrates(const yx_worker *w) { return w->model->precision.num_slots > 0; }
+bool worker_calibrates(const yx_worker *w) {
+    const precision_state *p = &w->model->precision;
+    return p->num_slots > 0 && p->recipe != FP8_CURRENT;
+}

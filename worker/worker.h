@@ -24,12 +24,19 @@ typedef struct worker_step_args {
     bool calibrate; // set the 8-bit scales first by running the step's micro-batches once more
 } worker_step_args;
 
+// What the 8-bit operands of a step did, over all ranks. The arrays belong to the worker.
+typedef struct worker_fp8 {
+    double saturated;                // share of all values that the casts clipped
+    const double *clipped;           // [num_layers] largest such share among a layer's tensors
+    double amax[OPERANDS_PER_LAYER]; // largest |value| of each operand with a history, over the layers; 0: it has none
+} worker_fp8;
+
 typedef struct worker_step_result { // the same on every rank
     double loss;                    // nats per token
     double grad_norm;
     bool skipped;                           // a non-finite gradient: nothing was updated
     uint64_t token_hash;                    // of the global step's tokens
-    double saturated;                       // share of 8-bit values that the casts clipped, 0 without 8-bit operands
+    const worker_fp8 *fp8;                  // NULL without 8-bit operands
     double data_wait, compute, communicate; // seconds, of this rank
 } worker_step_result;
 
@@ -47,6 +54,10 @@ bool worker_calibrates(const yx_worker *w);
 // Runs one optimizer step: takes args->num_micro_batches micro-batches from `source`, and the same once more before
 // when args->calibrate and worker_calibrates.
 yx_status worker_step(yx_worker *w, const worker_source *source, const worker_step_args *args, worker_step_result *out);
+
+// From now on this layer's products are in act. Every rank does it before the same step.
+void worker_set_fallback(yx_worker *w, int64_t layer);
+bool worker_has_fallback(const yx_worker *w, int64_t layer);
 
 // Tensors of the run's state in host memory, for checkpoints: parameters, both moments, scale histories. Names and
 // buffers belong to the worker.

@@ -20,7 +20,8 @@ typedef struct worker_graph {
 // What the host reads after a step, in memory that copies run fastest to.
 typedef struct worker_readback {
     yx_step_scalars scalars;
-    uint32_t saturated[]; // [num_slots]
+    uint32_t *saturated; // [num_slots]
+    float *history;      // [num_slots, YX_SCALE_HISTORY_LENGTH]
 } worker_readback;
 
 struct yx_worker {
@@ -41,7 +42,9 @@ struct yx_worker {
     int next_graph;
     yx_step_scalars *scalars_in; // host
     worker_readback *readback;   // host
-    float *staging;              // [WORKER_STAGING] host; NULL where the group reads device memory
+    double *clipped;             // [num_slots], then [num_layers]: see worker_fp8
+    worker_fp8 fp8;
+    float *staging; // [WORKER_STAGING] host; NULL where the group reads device memory
 
     worker_tensor *state; // [num_state], views into state_memory
     float *state_memory;
@@ -51,3 +54,7 @@ struct yx_worker {
 // Host memory and events of the step; the end of them and of the recorded passes.
 yx_status worker_step_open(yx_worker *w);
 void worker_step_close(yx_worker *w);
+// Recorded passes run what the model was: forgets them.
+void worker_forget_graphs(yx_worker *w);
+// Fills w->fp8 from what was read back of a step of `tokens` tokens (worker_fp8.c).
+yx_status worker_read_fp8(yx_worker *w, int64_t tokens);

@@ -15,13 +15,18 @@ static double now(void) {
 yx_status worker_step_open(yx_worker *w) {
     yx_status status = YX_OK;
     size_t batch = (size_t)w->options.max_micro_tokens * 3 * sizeof(int32_t);
-    size_t readback = sizeof *w->readback + (size_t)w->model->precision.num_slots * sizeof(uint32_t);
+    size_t slots = (size_t)w->model->precision.num_slots, layers = (size_t)w->options.model.num_layers;
+    size_t readback = sizeof *w->readback + slots * (1 + YX_SCALE_HISTORY_LENGTH) * sizeof(float);
     for (int i = 0; i < WORKER_SLOTS; i++) {
         YX_CHECK(w->ops->alloc_host(w->device, batch, (void **)&w->slots[i]));
         YX_CHECK(w->ops->event_create(w->device, &w->slot_read[i]));
     }
     YX_CHECK(w->ops->alloc_host(w->device, sizeof *w->scalars_in, (void **)&w->scalars_in));
     YX_CHECK(w->ops->alloc_host(w->device, readback, (void **)&w->readback));
+    w->readback->saturated = (uint32_t *)(w->readback + 1);
+    w->readback->history = (float *)(w->readback->saturated + slots);
+    w->clipped = calloc(slots + layers, sizeof *w->clipped);
+    if (!w->clipped) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %zu scales", slots);
     if (!w->ops->host_memory && group_size(w->group) > 1)
         YX_CHECK(w->ops->alloc_host(w->device, WORKER_STAGING * sizeof(float), (void **)&w->staging));
 fail:
@@ -33,12 +38,19 @@ void worker_step_close(yx_worker *w) {
         w->ops->free_host(w->device, w->slots[i]);
         if (w->slot_read[i]) w->ops->event_destroy(w->device, w->slot_read[i]);
     }
-    for (int i = 0; i < WORKER_MAX_GRAPHS; i++)
-        if (w->graphs[i].graph) w->ops->graph_destroy(w->device, w->graphs[i].graph);
-    if (w->update_graph.graph) w->ops->graph_destroy(w->device, w->update_graph.graph);
+    worker_forget_graphs(w);
+    free(w->clipped);
     w->ops->free_host(w->device, w->scalars_in);
     w->ops->free_host(w->device, w->readback);
     w->ops->free_host(w->device, w->staging);
+}
+
+void worker_forget_graphs(yx_worker *w) {
+    for (int i = 0; i < WORKER_MAX_GRAPHS; i++)
+        if (w->graphs[i].graph) w->ops->graph_destroy(w->device, w->graphs[i].graph);
+    if (w->update_graph.graph) w->ops->graph_destroy(w->device, w->update_graph.graph);
+    memset(w->graphs, 0, sizeof w->graphs);
+    w->update_graph = (worker_graph){0};
 }
 
 // --- Micro-batches
@@ -186,7 +198,8 @@ static yx_status calibrate(yx_worker *w, const worker_source *source, const work
     const precision_state *p = &w->model->precision;
     YX_CHECK(
         w->ops->zero(w->device, NULL, p->history, (size_t)(p->num_slots * YX_SCALE_HISTORY_LENGTH) * sizeof(float)));
-    YX_CHECK(run_batches(w, source, args, MODEL_CALIBRATE, result));
+    status = run_batches(w, source, args, MODEL_CALIBRATE, result);
+    YX_CHECK(group_agree(w->group, status));
     YX_CHECK(reduce_amax(w));
     YX_CHECK(precision_update(p, w->ops, w->device, 1u << YX_SCALE_HISTORY, w->model->scalars));
 fail:
@@ -208,15 +221,6 @@ fail:
     return status;
 }
 
-// Values that 8-bit casts of one micro-batch row write, over all layers.
-static double values_per_token(const yx_model *m) {
-    const config_model *c = &m->config;
-    double d = (double)c->hidden_size, f = (double)c->intermediate_size,
-           a = (double)(c->num_attention_heads * c->head_dim);
-    double q = a + 2.0 * (double)(c->num_key_value_heads * c->head_dim);
-    return (double)c->num_layers * (2 * d + a + f + q + 2 * d + 2 * f);
-}
-
 // What the host wants to know of the step, once the device is through with it.
 static yx_status read_back(yx_worker *w) {
     yx_status status = YX_OK;
@@ -225,22 +229,11 @@ static yx_status read_back(yx_worker *w) {
     YX_CHECK(w->ops->copy(w->device, NULL, &w->readback->scalars, w->model->scalars, sizeof *w->model->scalars));
     if (bytes) {
         YX_CHECK(w->ops->copy(w->device, NULL, w->readback->saturated, p->saturated, bytes));
+        YX_CHECK(w->ops->copy(w->device, NULL, w->readback->history, p->history, YX_SCALE_HISTORY_LENGTH * bytes));
         YX_CHECK(w->ops->zero(w->device, NULL, p->saturated, bytes));
     }
     YX_CHECK(w->ops->stream_sync(w->device, NULL));
 fail:
-    return status;
-}
-
-static yx_status share_saturated(yx_worker *w, int64_t tokens, double *out) {
-    const precision_state *p = &w->model->precision;
-    double sum = 0;
-    *out = 0;
-    if (!p->num_slots) return YX_OK;
-    for (int64_t i = 0; i < p->num_slots; i++)
-        if (p->slots[i].kind == YX_SCALE_HISTORY || p->slots[i].kind == YX_SCALE_NORM) sum += w->readback->saturated[i];
-    yx_status status = group_all_reduce(w->group, &sum, 1, GROUP_F64, GROUP_SUM);
-    *out = sum / ((double)tokens * values_per_token(w->model));
     return status;
 }
 
@@ -263,7 +256,8 @@ yx_status worker_step(yx_worker *w, const worker_source *source, const worker_st
     out->communicate = now() - reduced;
     YX_CHECK(run_recorded(w, &w->update_graph, update, NULL));
     YX_CHECK(read_back(w));
-    YX_CHECK(share_saturated(w, args->tokens, &out->saturated));
+    YX_CHECK(worker_read_fp8(w, args->tokens));
+    out->fp8 = w->model->precision.num_slots ? &w->fp8 : NULL;
     out->loss = w->readback->scalars.loss_sum / (double)args->tokens;
     out->grad_norm = w->readback->scalars.grad_norm;
     out->skipped = w->readback->scalars.skip != 0;

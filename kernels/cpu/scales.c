@@ -20,6 +20,9 @@ static double bound_of(const yx_scales_args *a, int64_t i) {
         return ldexp(push_history(a->history + i * YX_SCALE_HISTORY_LENGTH, a->amax[i]), a->margin_bits);
     case YX_SCALE_NORM:
         return sqrt((double)slot->cols) * (double)largest_magnitude(slot->gamma, slot->cols);
+    case YX_SCALE_CURRENT:
+        a->history[i * YX_SCALE_HISTORY_LENGTH] = a->amax[i]; // for those who watch
+        return (double)a->amax[i];
     case YX_SCALE_WEIGHT:
         return (double)a->amax[i] + s->lr * fmax(1, (1 - s->beta1) / sqrt(1 - s->beta2));
     }
@@ -36,7 +39,10 @@ static float power_of_two_scale(double max, double bound) {
 
 yx_status cpu_scales(yx_device *d, yx_stream *stream, const yx_scales_args *a) {
     (void)d, (void)stream;
-    for (int64_t i = 0; i < a->num_slots; i++) {
+    if (a->first < 0 || a->count < 0 || a->first + a->count > a->num_slots)
+        return yx_fail(YX_ERR_INTERNAL, "scales: slots %lld … %lld of %lld", (long long)a->first,
+                       (long long)(a->first + a->count), (long long)a->num_slots);
+    for (int64_t i = a->first; i < a->first + a->count; i++) {
         const yx_scale_slot *slot = &a->slots[i];
         if (slot->dtype != YX_E4M3 && slot->dtype != YX_E5M2)
             return yx_fail(YX_ERR_INTERNAL, "scales: slot %lld is not 8-bit", (long long)i);
@@ -50,15 +56,26 @@ yx_status cpu_scales(yx_device *d, yx_stream *stream, const yx_scales_args *a) {
     return YX_OK;
 }
 
+// A row in pieces: decoded, where it is not fp32 already, and stored.
+static void cast_row(const yx_cast_args *a, int64_t row, cpu_tally *tally) {
+    yx_real values[CPU_CHUNK];
+    for (int64_t col = 0; col < a->cols; col += CPU_CHUNK) {
+        int64_t n = cpu_min(CPU_CHUNK, a->cols - col);
+        const void *src = cpu_at(a->src_dtype, (void *)a->src, row * a->cols + col);
+        if (a->src_dtype != YX_F32) yx_decode(a->src_dtype, src, n, values);
+        operand_store(&a->dst, a->rows, a->cols, row, col, n, a->src_dtype == YX_F32 ? src : values, tally);
+    }
+}
+
 yx_status cpu_cast(yx_device *d, yx_stream *stream, const yx_cast_args *a) {
     (void)stream;
-    if (a->rows < 0 || a->cols <= 0) return yx_fail(YX_ERR_INTERNAL, "cast: arguments break the contract");
+    if (a->rows < 0 || a->cols <= 0 || !cpu_is_act(a->src_dtype))
+        return yx_fail(YX_ERR_INTERNAL, "cast: arguments break the contract");
 #pragma omp parallel num_threads(d->threads)
     {
         cpu_tally tally = {0};
 #pragma omp for schedule(static)
-        for (int64_t row = 0; row < a->rows; row++)
-            operand_store(&a->dst, a->rows, a->cols, row, 0, a->cols, a->src + row * a->cols, &tally);
+        for (int64_t row = 0; row < a->rows; row++) cast_row(a, row, &tally);
         tally_record(&tally, &a->dst.quant);
     }
     return YX_OK;
