@@ -38,7 +38,7 @@ def ours(params, arrays, heads, kv_heads, precision, *more):
         np.concatenate([p.ravel() for p in params.values()]).tofile(f"{folder}/params.bin")
         np.stack(arrays).tofile(f"{folder}/batch.bin")
         sizes = (VOCAB, RANK, HIDDEN, LAYERS, heads, kv_heads, HEAD_DIM, INTERMEDIATE, len(arrays[0]), precision, *more)
-        done = subprocess.run([f"{BUILD}/tests/model_dump", folder, *map(str, sizes)], capture_output=True, text=True)
+        done = subprocess.run([f"{BUILD}/model_dump", folder, *map(str, sizes)], capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
         flat = np.fromfile(f"{folder}/grads.bin", np.float32)
