@@ -418,7 +418,7 @@ static adamw_case take_segments(void) {
         *s = (yx_adamw_segment){.rows = kinds[i].rows, .cols = kinds[i].cols, .decay = i != 0};
         s->param = track(take_random(YX_F32, n, 0.05), (size_t)n * 4);
         s->moment1 = track(take_random(YX_F32, n, 0.1), (size_t)n * 4);
-        s->moment2 = track(take_random(YX_F32, n, 0.1), (size_t)n * 4);
+        s->moment2 = take_random(YX_F32, n, 0.1);
         for (int64_t k = 0; k < n; k++) s->moment2[k] *= s->moment2[k];
         track(s->moment2, (size_t)n * 4);
         s->grad = take_random(YX_F32, n, 1);

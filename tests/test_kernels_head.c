@@ -1,5 +1,6 @@
 // The head: cross-entropy, dz and dE, against the matrix of logits.
 #include "tests/kernels_fixture.h"
+#include "tests/reference_head.h"
 
 static int release(void **state) {
     (void)state;
@@ -23,42 +24,6 @@ static int close_all(void **state) {
     (void)state;
     close_devices();
     return 0;
-}
-
-typedef struct reference {
-    double *loss, *lse, *dz, *dE, total;
-} reference;
-
-// dE holds what it starts with.
-static void add_row(const yx_head_args *a, const double *z, const double *E, reference *r, double *p, int64_t i) {
-    double top = -INFINITY, sum = 0;
-    for (int64_t v = 0; v < a->vocab; v++) {
-        p[v] = 0;
-        for (int64_t c = 0; c < a->rank; c++) p[v] += z[i * a->rank + c] * E[v * a->rank + c];
-        top = fmax(top, p[v]);
-    }
-    for (int64_t v = 0; v < a->vocab; v++) sum += exp(p[v] - top);
-    r->lse[i] = top + log(sum);
-    r->loss[i] = r->lse[i] - p[a->target[i]];
-    r->total += r->loss[i];
-    for (int64_t v = 0; v < a->vocab; v++) {
-        double d = a->grad_scale * (exp(p[v] - r->lse[i]) - (v == a->target[i] ? 1 : 0));
-        for (int64_t c = 0; c < a->rank; c++) {
-            r->dz[i * a->rank + c] += d * E[v * a->rank + c];
-            r->dE[v * a->rank + c] += d * z[i * a->rank + c];
-        }
-    }
-}
-
-static reference take_reference(const yx_head_args *a, double *dE) {
-    reference r = {take_doubles(a->rows), take_doubles(a->rows), take_doubles(a->rows * a->rank), dE, 0};
-    double *z = take_values(a->act, a->z, a->rows * a->rank),
-           *E = take_values(a->E.dtype, a->E.row, a->vocab * a->rank);
-    double *p = take_doubles(a->vocab);
-    for (int64_t v = 0; a->E.quant.scale_inv && v < a->vocab * a->rank; v++) E[v] *= (double)*a->E.quant.scale_inv;
-    for (int64_t i = 0; i < a->rows; i++)
-        if (a->target[i] >= 0) add_row(a, z, E, &r, p, i);
-    return r;
 }
 
 // padding: every such row is not scored (0: all are); `size` of the embeddings.
@@ -88,7 +53,7 @@ static void check_head(int64_t rows, int64_t rank, int64_t vocab, yx_dtype act, 
                       take_output((size_t)rows * sizeof(yx_real)),
                       track(loss_sum, sizeof *loss_sum),
                       take_output((size_t)(rows * rank) * yx_dtype_size(act))};
-    reference r = take_reference(&a, take_values(YX_F32, dE, vocab * rank));
+    head_reference r = take_head_reference(&a, take_values(YX_F32, dE, vocab * rank));
     RUN(head, &a);
     CLOSE(YX_F32, a.loss, r.loss, rows);
     CLOSE(YX_F32, a.lse, r.lse, rows);

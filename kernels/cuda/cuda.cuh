@@ -99,5 +99,3 @@ yx_status cuda_adamw(yx_device *, yx_stream *, const yx_adamw_args *);
 yx_status cuda_scales(yx_device *, yx_stream *, const yx_scales_args *);
 yx_status cuda_cast(yx_device *, yx_stream *, const yx_cast_args *);
 
-// dst[cols, rows] = src[rows, cols]ᵀ, one byte an element; rows and cols multiples of 64 (cast.cu).
-yx_status cuda_transpose_bytes(yx_device *, cudaStream_t, const void *src, void *dst, int64_t rows, int64_t cols);
