@@ -34,11 +34,16 @@ def batch(draw, lengths):
 
 def ours(params, arrays, heads, kv_heads, precision, *more):
     """Loss and gradients of model_dump; more: device, recipe, "recompute"."""
+    sizes = (VOCAB, RANK, HIDDEN, LAYERS, heads, kv_heads, HEAD_DIM, INTERMEDIATE)
+    return dump(f"{BUILD}/model_dump", params, arrays, sizes, precision, *more)
+
+
+def dump(program, params, arrays, sizes, precision, *more):
     with tempfile.TemporaryDirectory() as folder:
         np.concatenate([p.ravel() for p in params.values()]).tofile(f"{folder}/params.bin")
         np.stack(arrays).tofile(f"{folder}/batch.bin")
-        sizes = (VOCAB, RANK, HIDDEN, LAYERS, heads, kv_heads, HEAD_DIM, INTERMEDIATE, len(arrays[0]), precision, *more)
-        done = subprocess.run([f"{BUILD}/model_dump", folder, *map(str, sizes)], capture_output=True, text=True)
+        arguments = (program, folder, *sizes, len(arrays[0]), precision, *more)
+        done = subprocess.run([*map(str, arguments)], capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
         flat = np.fromfile(f"{folder}/grads.bin", np.float32)

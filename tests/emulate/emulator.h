@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <tuple>
 
 using std::isfinite;
 // As CUDA's: of any two numbers, enumerators included.

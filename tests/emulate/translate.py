@@ -59,7 +59,9 @@ def launches(text):
         grid, block, shared, _ = [*split_top(text[at + 3:close], ","), "0", "0"][:4]
         kernel = text[begin:at]
         arguments = text[close + 3:end]
-        text = f"{text[:begin]}emulate_launch((const void *)({kernel}), {grid}, {block}, {shared}, [=]() {{ {kernel}{arguments}; }}){text[end:]}"
+        # The arguments' values are taken now: a recorded launch outlives what they point at on the stack.
+        body = f"[=, arguments = std::make_tuple{arguments}]() {{ std::apply({kernel}, arguments); }}"
+        text = f"{text[:begin]}emulate_launch((const void *)({kernel}), {grid}, {block}, {shared}, {body}){text[end:]}"
     return text
 
 
