@@ -24,7 +24,8 @@ typedef struct yx_graph yx_graph;
 // factors live (device memory). Stored value = value · scale; scale_inv undoes it. Producers raise *amax to the largest
 // |value| they saw (before scaling), and count in *saturated the values that the cast clipped: those with |value ·
 // scale| > max(dtype), whose code is counted once however many copies are written. Pointers may be NULL: then scale is
-// 1 and nothing is recorded. amax is recorded for every dtype when it is not NULL.
+// 1 and nothing is recorded. amax is recorded for every dtype when it is not NULL. scale_inv is 16-byte aligned: GPU
+// libraries read it so.
 typedef struct yx_quant {
     const float *scale, *scale_inv;
     float *amax;
@@ -218,8 +219,8 @@ typedef enum yx_scale_kind {
     YX_SCALE_WEIGHT   // bound = amax + lr·max(1, (1 - beta1) / sqrt(1 - beta2)): the largest weight after the coming
                       // AdamW step
 } yx_scale_kind;
-enum { YX_SCALE_HISTORY_LENGTH = 16 };
-typedef struct yx_scale_slot { // host memory, fixed for the run
+enum { YX_SCALE_HISTORY_LENGTH = 16, YX_SCALE_INV_SPACING = 4 }; // spacing: floats from one scale_inv to the next
+typedef struct yx_scale_slot {                                   // host memory, fixed for the run
     yx_scale_kind kind;
     yx_dtype dtype;
     const yx_real *gamma; // YX_SCALE_NORM: [cols]
@@ -232,7 +233,8 @@ typedef struct yx_scales_args {
     unsigned kinds;       // 1u << yx_scale_kind of the slots to bring up to date
     int margin_bits;
     const yx_step_scalars *scalars;
-    float *scale, *scale_inv, *amax; // [num_slots] device; amax of updated slots is set back to 0, but for NORM's
+    float *scale, *amax; // [num_slots] device; amax of updated slots is set back to 0, but for NORM's
+    float *scale_inv;    // [num_slots, YX_SCALE_INV_SPACING] device: the first of each
     float *history; // [num_slots, YX_SCALE_HISTORY_LENGTH] device, newest first; unused entries 0. CURRENT: the first
                     // entry is the last amax
 } yx_scales_args;

@@ -207,14 +207,15 @@ static inline double relative_error(yx_dtype t, const void *data, const double *
 // --- Operands
 // ----------------------------------------------------------------------------------------------------------------
 typedef struct quant_memory {
-    float scale, scale_inv, amax;
+    _Alignas(16) float scale_inv;
+    float scale, amax;
     uint32_t saturated;
 } quant_memory;
 
 // An operand with both copies, its scale and its records, all tracked.
 static inline yx_operand take_operand(yx_dtype t, int64_t rows, int64_t cols, float scale) {
     quant_memory *q = take(sizeof *q);
-    *q = (quant_memory){scale, 1 / scale, 0, 0};
+    *q = (quant_memory){1 / scale, scale, 0, 0};
     track(q, sizeof *q);
     size_t bytes = (size_t)(rows * cols) * yx_dtype_size(t);
     return (yx_operand){t, take_output(bytes), take_output(bytes), {&q->scale, &q->scale_inv, &q->amax, &q->saturated}};

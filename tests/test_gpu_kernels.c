@@ -65,7 +65,7 @@ static yx_operand host_operand(const yx_operand *like, int64_t values) {
     yx_operand o = *like;
     size_t bytes = (size_t)values * yx_dtype_size(o.dtype);
     quant_memory *q = host(sizeof *q);
-    *q = (quant_memory){o.quant.scale ? *o.quant.scale : 1, o.quant.scale_inv ? *o.quant.scale_inv : 1, 0, 0};
+    *q = (quant_memory){o.quant.scale_inv ? *o.quant.scale_inv : 1, o.quant.scale ? *o.quant.scale : 1, 0, 0};
     o.quant = (yx_quant){&q->scale, &q->scale_inv, &q->amax, &q->saturated};
     if (o.row) o.row = host(bytes);
     if (o.col) o.col = host(bytes);
@@ -295,7 +295,7 @@ static void check_matmul(int form, int64_t M, int64_t N, int64_t K, yx_dtype ta,
     for (int i = 0; i < 2; i++) {
         yx_dtype t = i ? tb : ta;
         quant_memory *q = take(sizeof *q);
-        *q = (quant_memory){4, eight ? 0.25f : 1, 0, 0};
+        *q = (quant_memory){eight ? 0.25f : 1, 4, 0, 0};
         int64_t n = sizes[i][0] * sizes[i][1];
         *operands[i] = (yx_operand){.dtype = t, .row = take_random(t, n, 1)};
         if (!eight) continue;
@@ -473,7 +473,9 @@ static void scales(void **state) {
     yx_real *gamma = take_random(YX_F32, 768, 1);
     size_t bytes = N * sizeof(float);
     float *memory[4];
-    for (int i = 0; i < 4; i++) memory[i] = track(take((i == 3 ? L : 1) * bytes), (i == 3 ? L : 1) * bytes);
+    const size_t sizes[4] = {bytes, YX_SCALE_INV_SPACING * bytes, bytes, L * bytes};
+    for (int i = 0; i < 4; i++) memory[i] = track(take(sizes[i]), sizes[i]);
+    memset(memory[1], 0, sizes[1]);
     for (int i = 0; i < N; i++) {
         slots[i] = (yx_scale_slot){(yx_scale_kind)(i % 4), i % 8 < 4 ? YX_E4M3 : YX_E5M2, gamma, 768 - i};
         on_gpu[i] = slots[i];
@@ -486,19 +488,19 @@ static void scales(void **state) {
             memory[2][i] = round == 0 ? 0 : (float)exp2(20 * random_normal());
             if (random_below(20) == 0) memory[2][i] = i % 2 ? INFINITY : NAN;
             for (int k = 0; round == 0 && k < L; k++) memory[3][i * L + k] = 0;
-            if (round == 0) memory[0][i] = memory[1][i] = 1;
+            if (round == 0) memory[0][i] = memory[1][i * YX_SCALE_INV_SPACING] = 1;
         }
         num_outputs = 0;
-        for (int i = 0; i < 4; i++) track(memory[i], (i == 3 ? L : 1) * bytes);
-        yx_scales_args a = {on_gpu, N, 3, N - 5, 15, round % 3, s, memory[0], memory[1], memory[2], memory[3]};
+        for (int i = 0; i < 4; i++) track(memory[i], sizes[i]);
+        yx_scales_args a = {on_gpu, N, 3, N - 5, 15, round % 3, s, memory[0], memory[2], memory[1], memory[3]};
         yx_scales_args b = a;
         b.slots = slots;
-        b.scale = host_copy(memory[0], bytes), b.scale_inv = host_copy(memory[1], bytes);
+        b.scale = host_copy(memory[0], bytes), b.scale_inv = host_copy(memory[1], sizes[1]);
         b.amax = host_copy(memory[2], bytes), b.history = host_copy(memory[3], L * bytes);
         ON_CPU(scales, &b);
         RUN(scales, &a);
         assert_memory_equal(memory[0], b.scale, bytes);
-        assert_memory_equal(memory[1], b.scale_inv, bytes);
+        assert_memory_equal(memory[1], b.scale_inv, sizes[1]);
         assert_memory_equal(memory[2] + 3, b.amax + 3, bytes - 5 * 4);
         assert_memory_equal(memory[3], b.history, L * bytes);
     }

@@ -313,17 +313,18 @@ static void scale_is_the_power_of_two_below(void **state) {
                                     {YX_SCALE_NORM, YX_E4M3, gamma, 3},
                                     {YX_SCALE_WEIGHT, YX_E4M3},
                                     {YX_SCALE_HISTORY, YX_E4M3}};
-    float scale[N] = {9, 9, 9, 9}, inverse[N] = {9, 9, 9, 9}, amax[N] = {3, 7, 0.9f, 0}, history[N * L] = {0};
+    float scale[N] = {9, 9, 9, 9}, inverse[N][YX_SCALE_INV_SPACING] = {{9}, {9}, {9}, {9}}, amax[N] = {3, 7, 0.9f, 0},
+          history[N * L] = {0};
     yx_step_scalars s = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.99};
-    yx_scales_args a = {slots, N, 0, N, 1u << YX_SCALE_HISTORY, 1, &s, scale, inverse, amax, history};
+    yx_scales_args a = {slots, N, 0, N, 1u << YX_SCALE_HISTORY, 1, &s, scale, amax, inverse[0], history};
     ok(ops->scales(devices[0], NULL, &a));
     // 57344 / (2·3) = 9557: 8192. Without a bound: 1. The other kinds stay.
-    assert_true(scale[0] == 8192 && inverse[0] == 1.0f / 8192 && scale[3] == 1 && inverse[3] == 1);
+    assert_true(scale[0] == 8192 && inverse[0][0] == 1.0f / 8192 && scale[3] == 1 && inverse[3][0] == 1);
     assert_true(scale[1] == 9 && scale[2] == 9 && amax[1] == 7 && amax[2] == 0.9f && amax[0] == 0 && history[0] == 3);
     a.kinds = 1u << YX_SCALE_NORM | 1u << YX_SCALE_WEIGHT;
     ok(ops->scales(devices[0], NULL, &a));
     // 448 / (1.5·sqrt 3) = 172: 128. 448 / (0.9 + 0.01·1) = 492: 256.
-    assert_true(scale[0] == 8192 && scale[1] == 128 && scale[2] == 256 && amax[2] == 0 && inverse[2] == 1.0f / 256);
+    assert_true(scale[0] == 8192 && scale[1] == 128 && scale[2] == 256 && amax[2] == 0 && inverse[2][0] == 1.0f / 256);
     // A skipped step leaves the weights, and so their scale.
     s.skip = 1, amax[2] = 100;
     ok(ops->scales(devices[0], NULL, &a));
@@ -341,13 +342,13 @@ static void history_forgets(void **state) {
     (void)state;
     enum { L = YX_SCALE_HISTORY_LENGTH };
     const yx_scale_slot slot = {YX_SCALE_HISTORY, YX_E4M3};
-    float scale = 0, inverse = 0, amax = 0, history[L] = {0};
+    float scale = 0, inverse[YX_SCALE_INV_SPACING] = {0}, amax = 0, history[L] = {0};
     yx_step_scalars s = {0};
-    yx_scales_args a = {&slot, 1, 0, 1, 1u << YX_SCALE_HISTORY, 0, &s, &scale, &inverse, &amax, history};
+    yx_scales_args a = {&slot, 1, 0, 1, 1u << YX_SCALE_HISTORY, 0, &s, &scale, &amax, inverse, history};
     for (int t = 0; t < L + 2; t++) {
         amax = t == 0 ? 100.0f : t == 3 ? INFINITY : 1.0f;
         ok(ops->scales(devices[0], NULL, &a));
-        assert_true(scale == (t < L ? 4 : 256) && inverse == 1 / scale && amax == 0 && history[0] <= 100);
+        assert_true(scale == (t < L ? 4 : 256) && inverse[0] == 1 / scale && amax == 0 && history[0] <= 100);
     }
 }
 

@@ -27,7 +27,7 @@ void precision_free(precision_state *p) {
 void precision_layout(precision_state *p, layout *a) {
     size_t n = (size_t)p->num_slots;
     p->scale = layout_take(a, n * sizeof(float));
-    p->scale_inv = layout_take(a, n * sizeof(float));
+    p->scale_inv = layout_take(a, n * YX_SCALE_INV_SPACING * sizeof(float));
     p->amax = layout_take(a, n * sizeof(float));
     p->history = layout_take(a, n * YX_SCALE_HISTORY_LENGTH * sizeof(float));
     p->saturated = layout_take(a, n * sizeof(uint32_t));
@@ -66,7 +66,7 @@ yx_quant precision_quant(const precision_state *p, int64_t layer, operand_place 
     if (!p->num_slots) return (yx_quant){0};
     int64_t i = layer * OPERANDS_PER_LAYER + (int64_t)place;
     if (precision_dtype(p, place) == p->act) return (yx_quant){.amax = p->amax + i}; // forward-only: not scaled
-    return (yx_quant){p->scale + i, p->scale_inv + i, p->amax + i, p->saturated + i};
+    return (yx_quant){p->scale + i, p->scale_inv + i * YX_SCALE_INV_SPACING, p->amax + i, p->saturated + i};
 }
 
 static yx_scales_args scales_args(const precision_state *p, unsigned kinds, const yx_step_scalars *scalars) {

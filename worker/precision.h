@@ -27,12 +27,13 @@ typedef struct precision_state {
     yx_dtype act;               // residual stream, activations, embedding
     yx_dtype forward, gradient; // operands of the block's products: act, or E4M3 / E5M2
     config_fp8_recipe recipe;
-    bool *fallback;                  // [num_layers] host: layers that multiply in act although the model is 8-bit
-    int64_t num_slots;               // 0 unless 8-bit
-    yx_scale_slot *slots;            // [num_slots] host
-    float *scale, *scale_inv, *amax; // [num_slots] device
-    float *history;                  // [num_slots, YX_SCALE_HISTORY_LENGTH] device
-    uint32_t *saturated;             // [num_slots] device
+    bool *fallback;       // [num_layers] host: layers that multiply in act although the model is 8-bit
+    int64_t num_slots;    // 0 unless 8-bit
+    yx_scale_slot *slots; // [num_slots] host
+    float *scale, *amax;  // [num_slots] device
+    float *scale_inv;     // [num_slots, YX_SCALE_INV_SPACING]
+    float *history;       // [num_slots, YX_SCALE_HISTORY_LENGTH] device
+    uint32_t *saturated;  // [num_slots] device
 } precision_state;
 
 yx_status precision_create(config_precision precision, config_fp8_recipe recipe, int64_t num_layers,

@@ -79,10 +79,11 @@ static yx_status restore_copies(yx_worker *w) {
     int64_t n = m->precision.num_slots;
     if (!n) return model_refresh_copies(m);
     const float *scale = w->state[3 * m->table.count + 1].data;
-    float *inverse = malloc((size_t)n * sizeof(float));
+    size_t bytes = (size_t)n * YX_SCALE_INV_SPACING * sizeof(float);
+    float *inverse = calloc(1, bytes);
     if (!inverse) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %lld scales", (long long)n);
-    for (int64_t i = 0; i < n; i++) inverse[i] = 1 / scale[i];
-    YX_CHECK(w->ops->copy(w->device, NULL, m->precision.scale_inv, inverse, (size_t)n * sizeof(float)));
+    for (int64_t i = 0; i < n; i++) inverse[i * YX_SCALE_INV_SPACING] = 1 / scale[i];
+    YX_CHECK(w->ops->copy(w->device, NULL, m->precision.scale_inv, inverse, bytes));
     for (int64_t i = 0; i < m->table.count; i++) {
         const param *p = &m->table.items[i];
         yx_cast_args args = {.rows = p->stored_rows,

@@ -50,7 +50,7 @@ yx_status cpu_scales(yx_device *d, yx_stream *stream, const yx_scales_args *a) {
         // AdamW will not touch the weights of a skipped step: their scale has to stay the one they were written with.
         if (slot->kind == YX_SCALE_WEIGHT && a->scalars->skip) continue;
         a->scale[i] = power_of_two_scale((double)yx_dtype_max(slot->dtype), bound_of(a, i));
-        a->scale_inv[i] = 1 / a->scale[i];
+        a->scale_inv[i * YX_SCALE_INV_SPACING] = 1 / a->scale[i];
         if (slot->kind != YX_SCALE_NORM) a->amax[i] = 0;
     }
     return YX_OK;

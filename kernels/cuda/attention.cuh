@@ -85,6 +85,12 @@ static __device__ __forceinline__ unsigned block_again_y() {
     return x;
 }
 
+static __device__ __forceinline__ unsigned block_again_z() {
+    unsigned x;
+    asm volatile("mov.u32 %0, %%ctaid.z;" : "=r"(x));
+    return x;
+}
+
 // What one of THREADS threads copies of tiles of ROWS rows of HEAD_DIM: a chunk of 16 bytes every THREADS / CHUNKS
 // rows. Its place in the tile and in memory is worked out once.
 template <int HEAD_DIM, int THREADS> struct tile_copier {

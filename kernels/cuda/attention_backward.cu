@@ -37,8 +37,8 @@ struct queries_shape {
     static_assert(128 % ROWS == 0, "whole blocks of rows");
 };
 //                       head_dim, tiles, heads, blocks, tile, step, resident, blocks an SM
-using queries_even = queries_shape<64, 2, 2, 2, 64, 16, true, 2>; // an even number of query heads a key/value head
-using queries_odd = queries_shape<64, 2, 1, 4, 64, 16, true, 2>;
+using queries_even = queries_shape<64, 2, 2, 2, 64, 32, true, 2>; // an even number of query heads a key/value head
+using queries_odd = queries_shape<64, 2, 1, 4, 64, 32, true, 2>;
 using queries_even_128 = queries_shape<128, 1, 2, 2, 32, 16, false, 3>;
 using queries_odd_128 = queries_shape<128, 1, 1, 4, 32, 16, false, 3>;
 
@@ -193,7 +193,7 @@ template <int HEAD_DIM_, int TILES_, int WARPS_, int ROWS_, int STEP_, bool RESI
     static_assert(128 % KEYS == 0 && 3 * ROWS / 4 <= THREADS, "whole blocks of keys");
 };
 //                  head_dim, tiles, warps, rows, step, resident, blocks an SM
-using keys_64 = keys_shape<64, 2, 4, 32, 16, false, 2>;
+using keys_64 = keys_shape<64, 1, 4, 64, 32, true, 3>;
 using keys_128 = keys_shape<128, 1, 4, 32, 16, false, 2>;
 
 // Tiles of ROWS queries, from the one at `first_key` on, that see some of the block's keys: a tile does if its first

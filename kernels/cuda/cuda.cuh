@@ -47,9 +47,10 @@ yx_status cuda_fail_at(const char *file, int line, cudaError_t error, const char
 
 static inline cudaStream_t cuda_stream(const yx_device *d, const yx_stream *s) { return s ? s->handle : d->stream; }
 
-// Lets `kernel` take `bytes` of dynamic shared memory; call it once before the first launch (it is cheap to repeat).
+// Lets `kernel` take `bytes` of dynamic shared memory beside its static (the two together are limited to 48 KB until
+// asked); call it before a launch, it is cheap to repeat.
 template <typename Kernel> static inline cudaError_t cuda_allow_shared(Kernel kernel, int bytes) {
-    return bytes <= 48 * 1024 ? cudaSuccess
+    return bytes <= 16 * 1024 ? cudaSuccess
                               : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
 

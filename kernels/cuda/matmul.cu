@@ -148,6 +148,8 @@ static yx_status check(const yx_matmul_args *x, const product *p) {
     if (eight_bit(x->a.dtype) && (x->M % 16 || x->N % 16 || x->K % 16))
         return yx_fail(YX_ERR_CONFIG, "8-bit products need sizes that are multiples of 16, not %lld × %lld × %lld",
                        (long long)x->M, (long long)x->N, (long long)x->K);
+    if (eight_bit(x->a.dtype) && ((uintptr_t)x->a.quant.scale_inv % 16 || (uintptr_t)x->b.quant.scale_inv % 16))
+        return yx_fail(YX_ERR_INTERNAL, "matmul: a scale that is not aligned to 16 bytes");
     if (!p->a.data || !p->b.data) return yx_fail(YX_ERR_INTERNAL, "matmul: a factor lacks the copy this product reads");
     return YX_OK;
 }
@@ -155,10 +157,18 @@ static yx_status check(const yx_matmul_args *x, const product *p) {
 yx_status matmul_launch(yx_device *d, cudaStream_t stream, const matmul_plan *plan, const cublasLtMatmulAlgo_t *algo,
                         const matmul_call *call) {
     const float one = 1;
-    CUBLAS_TRY(cublasLtMatmul(d->matmul->handle, plan->product, &one, call->a, plan->a, call->b, plan->b, &call->beta,
-                              call->out, plan->out, call->out, plan->out, algo, d->workspace, MATMUL_WORKSPACE,
-                              stream));
-    return YX_OK;
+    const matmul_key *k = &plan->key;
+    cublasStatus_t error =
+        cublasLtMatmul(d->matmul->handle, plan->product, &one, call->a, plan->a, call->b, plan->b, &call->beta,
+                       call->out, plan->out, call->out, plan->out, algo, d->workspace, MATMUL_WORKSPACE, stream);
+    if (error == CUBLAS_STATUS_SUCCESS) return YX_OK;
+    return yx_fail(YX_ERR_INTERNAL, "cuBLASLt: %s: %s of %lld × %lld × %lld, %s and %s into %s, factors at %p and %p",
+                   cublasLtGetStatusString(error),
+                   k->form == YX_MATMUL_Y    ? "y"
+                   : k->form == YX_MATMUL_DX ? "dx"
+                                             : "dw",
+                   (long long)k->M, (long long)k->N, (long long)k->K, yx_dtype_name((yx_dtype)k->a),
+                   yx_dtype_name((yx_dtype)k->b), yx_dtype_name((yx_dtype)k->out), call->a, call->b);
 }
 
 yx_status cuda_matmul(yx_device *d, yx_stream *s, const yx_matmul_args *x) {

@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(THREADS) scales_kernel(yx_scales_args a, const
     __syncwarp();
     if (lane) return;
     a.scale[i] = scale;
-    a.scale_inv[i] = 1 / scale;
+    a.scale_inv[i * YX_SCALE_INV_SPACING] = 1 / scale;
     if (slot.kind != YX_SCALE_NORM) a.amax[i] = 0;
 }
 

@@ -178,6 +178,7 @@ static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, 
 static inline void emulate_tid_x(unsigned &x) { x = threadIdx.x; }
 static inline void emulate_ctaid_x(unsigned &x) { x = blockIdx.x; }
 static inline void emulate_ctaid_y(unsigned &x) { x = blockIdx.y; }
+static inline void emulate_ctaid_z(unsigned &x) { x = blockIdx.z; }
 void emulate_ldmatrix_sync_aligned_m8n8_x4_shared_b16(uint32_t &, uint32_t &, uint32_t &, uint32_t &, uint32_t address);
 void emulate_ldmatrix_sync_aligned_m8n8_x4_trans_shared_b16(uint32_t &, uint32_t &, uint32_t &, uint32_t &,
                                                             uint32_t address);
