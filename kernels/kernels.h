@@ -103,7 +103,8 @@ typedef struct yx_norm_backward_args {
 // ----------------------------------- Rotates q and k of qkv [M, (heads + 2·kv_heads)·head_dim] in place by position i
 // - seq_start[i]; `inverse` rotates back (the backward pass). v passes; its largest |value| goes to quant.amax of `out`
 // in the forward pass (attention's outputs are convex combinations of v). In the backward pass `out` receives the
-// copies of the result as the next products' operand (.row == qkv: itself).
+// copies of the result as the next products' operand (.row == qkv: itself; with another row or column copy what is left
+// in qkv is of no use).
 typedef struct yx_rope_args {
     int64_t rows, heads, kv_heads, head_dim;
     yx_dtype act;

@@ -207,7 +207,7 @@ static void check_rope(int64_t rows, int64_t heads, int64_t kv_heads, int64_t di
     if (type == YX_BF16) b.out.row = b.qkv;
     RUN(rope, &a);
     ON_CPU(rope, &b);
-    assert_true(differing(a.qkv, b.qkv, n, 2) < TIES);
+    if (type == YX_BF16) assert_true(differing(a.qkv, b.qkv, n, 2) < TIES);
     if (inverse) same_operand("rope", &a.out, &b.out, rows, width, 2 * TIES);
     else assert_true(*a.out.quant.amax == *b.out.quant.amax);
     release_hosts();

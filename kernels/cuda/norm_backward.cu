@@ -1,11 +1,30 @@
 // RMSNorm, backward: dx = dres + rstd · (gamma · dy − x̂ · mean(gamma · dy · x̂)), dgamma += Σ dy · x̂ with x̂ = s · rstd.
 // Bytes a value: 2 (dy) + 2 (s) + 2 (dres) + 2 (dx) + copies of dx.
 //
-// As in norm.cu a warp has one row at a time in registers. gamma's gradient: a lane adds up its columns over the rows
-// of its warp, the block over its warps, a second kernel over the blocks; always in the same order.
+// As in norm.cu a warp has one row at a time in registers, and the next on its way. gamma's gradient: a lane adds up
+// its columns over the rows of its warp, the block over its warps, a second kernel over the blocks; always in the same
+// order.
 #include "kernels/cuda/tile.cuh"
 
-enum { WARPS = 8, CHUNK = 256, SUM_COLS = 32, SUM_PARTS = 8 };
+enum { WARPS = 8, CHUNK = 256, ROWS = 32, SUM_COLS = 32, SUM_PARTS = 8 };
+
+// What a warp reads of a row, as it is stored.
+template <int CHUNKS> struct norm_row {
+    uint4 s[CHUNKS], dy[CHUNKS], dres[CHUNKS];
+    float rstd;
+};
+template <int CHUNKS>
+__device__ __forceinline__ void load_row(norm_row<CHUNKS> &x, const yx_norm_backward_args &a, int64_t row, int lane) {
+    x.rstd = a.rstd[row];
+#pragma unroll
+    for (int k = 0; k < CHUNKS; k++) {
+        const int col = k * CHUNK + lane * 8;
+        const int64_t at = row * a.cols + col;
+        if (col >= a.cols) continue;
+        x.s[k] = load8_raw(a.s, at), x.dy[k] = load8_raw(a.dy, at);
+        if (a.dres) x.dres[k] = load8_raw(a.dres, at);
+    }
+}
 
 // Adds the warps' sums in order and writes the block's: `sums` is shared memory, [WARPS, cols] a chunk of columns at a
 // time.
@@ -28,40 +47,33 @@ __device__ __forceinline__ void write_partial(const values8 (&dgamma)[CHUNKS], f
 }
 
 template <yx_dtype T, int CHUNKS>
-__global__ void __launch_bounds__(32 * WARPS) backward_kernel(yx_norm_backward_args a, float *partials) {
+__global__ void __launch_bounds__(32 * WARPS, CHUNKS <= 3 ? 2 : 1)
+    backward_kernel(yx_norm_backward_args a, float *partials) {
     extern __shared__ uint32_t tile[];
     __shared__ float sums[WARPS * CHUNK];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, cols = (int)a.cols, pitch = tile_pitch(cols);
-    const int64_t first = (int64_t)blockIdx.x * TILE_ROWS;
+    const int64_t first = (int64_t)blockIdx.x * ROWS;
     const float scale = quant_scale(a.dx_operand.quant);
     const bool itself = a.dx_operand.row == a.dx;
     quant_tally seen = {};
     values8 dgamma[CHUNKS] = {};
-    for (int row = warp; row < TILE_ROWS; row += WARPS) {
+    norm_row<CHUNKS> next;
+    load_row(next, a, first + warp, lane);
+    for (int row = warp; row < ROWS; row += WARPS) {
         const int64_t at = (first + row) * cols;
-        const float rstd = a.rstd[first + row];
-        values8 xhat[CHUNKS], gdy[CHUNKS], dx[CHUNKS];
+        const norm_row<CHUNKS> x = next;
+        if (row + WARPS < ROWS) load_row(next, a, first + row + WARPS, lane);
         float mean = 0;
 #pragma unroll
         for (int k = 0; k < CHUNKS; k++) {
             const int col = k * CHUNK + lane * 8;
             if (col >= cols) continue;
-            xhat[k] = load8(a.s, at + col);
-            gdy[k] = load8(a.dy, at + col);
-            if (a.dres) dx[k] = load8(a.dres, at + col);
-            else dx[k] = {};
-        }
-#pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            const int col = k * CHUNK + lane * 8;
-            if (col >= cols) continue;
-            const values8 gamma = load8_fp32(a.gamma + col);
+            const values8 s = decode8(x.s[k]), dy = decode8(x.dy[k]), gamma = load8_fp32(a.gamma + col);
 #pragma unroll
             for (int i = 0; i < 8; i++) {
-                xhat[k].v[i] *= rstd;
-                dgamma[k].v[i] += gdy[k].v[i] * xhat[k].v[i];
-                gdy[k].v[i] *= gamma.v[i];
-                mean += gdy[k].v[i] * xhat[k].v[i];
+                const float product = dy.v[i] * (s.v[i] * x.rstd);
+                dgamma[k].v[i] += product;
+                mean += gamma.v[i] * product;
             }
         }
 #pragma unroll
@@ -71,17 +83,19 @@ __global__ void __launch_bounds__(32 * WARPS) backward_kernel(yx_norm_backward_a
         for (int k = 0; k < CHUNKS; k++) {
             const int col = k * CHUNK + lane * 8;
             if (col >= cols) continue;
+            const values8 s = decode8(x.s[k]), dy = decode8(x.dy[k]), gamma = load8_fp32(a.gamma + col);
+            values8 dx = a.dres ? decode8(x.dres[k]) : values8{};
 #pragma unroll
-            for (int i = 0; i < 8; i++) dx[k].v[i] += rstd * (gdy[k].v[i] - xhat[k].v[i] * mean);
-            if (!itself) store8(a.dx, at + col, dx[k]);
-            put_operand8<T>(a.dx_operand, at + col, dx[k], scale, tile, pitch, row, col, seen);
+            for (int i = 0; i < 8; i++) dx.v[i] += x.rstd * (gamma.v[i] * dy.v[i] - s.v[i] * x.rstd * mean);
+            if (!itself) store8(a.dx, at + col, dx);
+            put_operand8<T, ROWS>(a.dx_operand, at + col, dx, scale, tile, pitch, row, col, seen);
         }
     }
     tally_record(seen, a.dx_operand.quant);
     if (partials) write_partial(dgamma, sums, partials + (int64_t)blockIdx.x * cols, cols);
     if (T == YX_BF16 || !a.dx_operand.col) return;
     __syncthreads();
-    tile_store_transposed(tile, pitch, cols, (uint8_t *)a.dx_operand.col + first, a.rows);
+    tile_store_transposed<ROWS>(tile, pitch, cols, (uint8_t *)a.dx_operand.col + first, a.rows);
 }
 
 // dgamma[col] += the blocks' partial sums: SUM_PARTS threads a column take every SUM_PARTS-th block, then one adds
@@ -100,7 +114,7 @@ __global__ void sum_partials(const float *partials, int blocks, int cols, float 
 
 static size_t lay_out(int64_t rows, int64_t cols, char *base, float **partials) {
     cuda_scratch s = {base, 0};
-    *partials = s.take<float>(cuda_ceil_div(rows, TILE_ROWS) * cols);
+    *partials = s.take<float>(cuda_ceil_div(rows, ROWS) * cols);
     return s.used;
 }
 
@@ -111,8 +125,8 @@ size_t cuda_norm_workspace(const yx_device *, const yx_workspace_query *q) {
 
 template <yx_dtype T, int CHUNKS>
 static yx_status launch(cudaStream_t stream, const yx_norm_backward_args *a, float *partials) {
-    int shared = a->dx_operand.col ? TILE_ROWS * tile_pitch((int)a->cols) : 0;
-    int blocks = (int)(a->rows / TILE_ROWS);
+    int shared = a->dx_operand.col ? ROWS * tile_pitch((int)a->cols) : 0;
+    int blocks = (int)(a->rows / ROWS);
     if (shared + (int)sizeof(float) * WARPS * CHUNK > CUDA_MAX_SHARED)
         return yx_fail(YX_ERR_CONFIG, "norm_backward: 8-bit operands of %lld columns do not fit a block's memory",
                        (long long)a->cols);

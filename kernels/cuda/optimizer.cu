@@ -110,79 +110,124 @@ __device__ __forceinline__ float update(const factors &f, float param, float &m,
     return param - f.lr * (m * f.unbias1 / (sqrtf(v * f.unbias2) + f.eps) + f.decay * param);
 }
 
-// Four values from `at` on, of which `count` are there.
-__device__ __forceinline__ float4 update4(const yx_adamw_segment &s, const factors &f, int64_t at, int count) {
-    float p[4] = {}, m[4] = {}, v[4] = {}, g[4] = {};
-    if (count == 4) {
-        *(float4 *)p = *(const float4 *)(s.param + at), *(float4 *)m = *(const float4 *)(s.moment1 + at);
-        *(float4 *)v = *(const float4 *)(s.moment2 + at), *(float4 *)g = *(const float4 *)(s.grad + at);
+// What belongs to four neighbouring parameters.
+struct state4 {
+    float4 p, m, v, g;
+};
+
+// `count`: how many of the four are there.
+__device__ __forceinline__ state4 load4(const yx_adamw_segment &s, int64_t at, int count) {
+    state4 x = {};
+    if (count >= 4) {
+        x.p = *(const float4 *)(s.param + at), x.m = *(const float4 *)(s.moment1 + at);
+        x.v = *(const float4 *)(s.moment2 + at), x.g = __ldcs((const float4 *)(s.grad + at));
     } else {
-        for (int i = 0; i < count; i++)
-            p[i] = s.param[at + i], m[i] = s.moment1[at + i], v[i] = s.moment2[at + i], g[i] = s.grad[at + i];
-    }
 #pragma unroll
-    for (int i = 0; i < 4; i++) p[i] = update(f, p[i], m[i], v[i], g[i]);
-    if (count == 4) {
-        *(float4 *)(s.param + at) = *(float4 *)p, *(float4 *)(s.moment1 + at) = *(float4 *)m;
-        *(float4 *)(s.moment2 + at) = *(float4 *)v;
-    } else {
-        for (int i = 0; i < count; i++) s.param[at + i] = p[i], s.moment1[at + i] = m[i], s.moment2[at + i] = v[i];
+        for (int i = 0; i < 3; i++) {
+            if (i >= count) break;
+            (&x.p.x)[i] = s.param[at + i], (&x.m.x)[i] = s.moment1[at + i];
+            (&x.v.x)[i] = s.moment2[at + i], (&x.g.x)[i] = s.grad[at + i];
+        }
     }
-    return *(float4 *)p;
+    return x;
+}
+
+__device__ __forceinline__ void update4(const factors &f, state4 &x) {
+    x.p.x = update(f, x.p.x, x.m.x, x.v.x, x.g.x);
+    x.p.y = update(f, x.p.y, x.m.y, x.v.y, x.g.y);
+    x.p.z = update(f, x.p.z, x.m.z, x.v.z, x.g.z);
+    x.p.w = update(f, x.p.w, x.m.w, x.v.w, x.g.w);
+}
+
+__device__ __forceinline__ void store4(const yx_adamw_segment &s, const state4 &x, int64_t at, int count) {
+    if (count >= 4) {
+        *(float4 *)(s.param + at) = x.p;
+        __stcs((float4 *)(s.moment1 + at), x.m);
+        __stcs((float4 *)(s.moment2 + at), x.v);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 3; i++) {
+            if (i >= count) break;
+            s.param[at + i] = (&x.p.x)[i], s.moment1[at + i] = (&x.m.x)[i], s.moment2[at + i] = (&x.v.x)[i];
+        }
+    }
 }
 
 template <yx_dtype T> __device__ __forceinline__ void tally4(quant_tally &t, float4 p, float scale) {
     tally<T>(t, p.x, scale), tally<T>(t, p.y, scale), tally<T>(t, p.z, scale), tally<T>(t, p.w, scale);
 }
 
-// Neighbouring values; working copies in bf16 or 8 bits without a transposed one, or none.
-__device__ void flat_tile(const yx_adamw_segment &s, const factors &f, int64_t tile) {
-    const int64_t n = s.rows * s.cols;
+// The row copy of four values in bf16 or 8 bits.
+__device__ __forceinline__ void store_copy4(const yx_operand &o, float4 p, float scale, int64_t at, int count) {
+    const float values[4] = {p.x * scale, p.y * scale, p.z * scale, p.w * scale};
+    if (o.dtype == YX_BF16) {
+        __nv_bfloat16 *out = (__nv_bfloat16 *)o.row + at;
+        if (count >= 4)
+            *(uint2 *)out = make_uint2(encode_bf16x2(values[0], values[1]), encode_bf16x2(values[2], values[3]));
+        else
+#pragma unroll
+            for (int i = 0; i < 3; i++)
+                if (i < count) out[i] = __float2bfloat16_rn(values[i]);
+    } else {
+        uint32_t codes = encode_fp8x4<YX_E4M3>(values[0], values[1], values[2], values[3]);
+        uint8_t *out = (uint8_t *)o.row + at;
+        if (count >= 4) *(uint32_t *)out = codes;
+        else
+#pragma unroll
+            for (int i = 0; i < 3; i++, codes >>= 8)
+                if (i < count) out[i] = (uint8_t)codes;
+    }
+}
+
+// Neighbouring values; working copies in bf16 or 8 bits without a transposed one, or none. All is read before anything
+// is written, here and below: the compiler may not move a read over a write.
+__device__ __forceinline__ void flat_tile(const yx_adamw_segment &s, const factors &f, int64_t tile) {
+    const int64_t n = s.rows * s.cols, first = tile * TILE + threadIdx.x * 4;
     const float scale = quant_scale(s.operand.quant);
     const bool copies = s.operand.row && s.operand.row != s.param;
     quant_tally seen = {};
+    state4 x[PER_THREAD];
+    int count[PER_THREAD];
 #pragma unroll
     for (int k = 0; k < PER_THREAD; k++) {
-        const int64_t at = tile * TILE + (k * THREADS + threadIdx.x) * 4;
-        const int count = (int)min((int64_t)4, n - at);
-        if (count <= 0) continue;
-        const float4 p = update4(s, f, at, count);
-        if (s.operand.dtype == YX_E4M3) tally4<YX_E4M3>(seen, p, scale);
-        else tally4<YX_BF16>(seen, p, scale);
-        if (!copies) continue;
-        const float values[4] = {p.x * scale, p.y * scale, p.z * scale, p.w * scale};
-        if (s.operand.dtype == YX_BF16) {
-            __nv_bfloat16 *out = (__nv_bfloat16 *)s.operand.row + at;
-            if (count == 4)
-                *(uint2 *)out = make_uint2(encode_bf16x2(values[0], values[1]), encode_bf16x2(values[2], values[3]));
-            else
-                for (int i = 0; i < count; i++) out[i] = __float2bfloat16_rn(values[i]);
-        } else {
-            uint32_t codes = encode_fp8x4<YX_E4M3>(values[0], values[1], values[2], values[3]);
-            uint8_t *out = (uint8_t *)s.operand.row + at;
-            if (count == 4) *(uint32_t *)out = codes;
-            else
-                for (int i = 0; i < count; i++, codes >>= 8) out[i] = (uint8_t)codes;
-        }
+        const int64_t at = first + k * THREADS * 4;
+        count[k] = (int)min((int64_t)4, n - at);
+        x[k] = load4(s, at, count[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < PER_THREAD; k++) {
+        const int64_t at = first + k * THREADS * 4;
+        if (count[k] <= 0) continue;
+        update4(f, x[k]);
+        store4(s, x[k], at, count[k]);
+        if (s.operand.dtype == YX_E4M3) tally4<YX_E4M3>(seen, x[k].p, scale);
+        else tally4<YX_BF16>(seen, x[k].p, scale);
+        if (copies) store_copy4(s.operand, x[k].p, scale, at, count[k]);
     }
     tally_record(seen, s.operand.quant);
 }
 
 // 64 × 64 of a matrix with E4M3 row and transposed copies.
-__device__ void square_tile(const yx_adamw_segment &s, const factors &f, int64_t tile,
-                            uint32_t (*codes)[EDGE / 4 + 1]) {
-    const int64_t across = s.cols / EDGE, row0 = tile / across * EDGE, col0 = tile % across * EDGE;
+__device__ __forceinline__ void square_tile(const yx_adamw_segment &s, const factors &f, int64_t tile,
+                                            uint32_t (*codes)[EDGE / 4 + 1]) {
+    const int across = (int)(s.cols / EDGE), row0 = (int)tile / across * EDGE, col0 = (int)tile % across * EDGE;
     const float scale = quant_scale(s.operand.quant);
     quant_tally seen = {};
     const int word = threadIdx.x % (EDGE / 4), first = threadIdx.x / (EDGE / 4);
+    const int64_t begin_at = (row0 + first) * s.cols + col0 + word * 4, step = EDGE / PER_THREAD * s.cols;
+    state4 x[PER_THREAD];
+#pragma unroll
+    for (int k = 0; k < PER_THREAD; k++) x[k] = load4(s, begin_at + k * step, 4);
 #pragma unroll
     for (int k = 0; k < PER_THREAD; k++) {
-        const int row = k * (EDGE / PER_THREAD) + first;
-        const int64_t at = (row0 + row) * s.cols + col0 + word * 4;
-        const float4 p = update4(s, f, at, 4);
+        const int64_t at = begin_at + k * step;
+        update4(f, x[k]);
+        store4(s, x[k], at, 4);
+        const float4 p = x[k].p;
         tally4<YX_E4M3>(seen, p, scale);
-        codes[row][word] = encode_fp8x4<YX_E4M3>(p.x * scale, p.y * scale, p.z * scale, p.w * scale);
-        if (s.operand.row) *(uint32_t *)((uint8_t *)s.operand.row + at) = codes[row][word];
+        const uint32_t code = encode_fp8x4<YX_E4M3>(p.x * scale, p.y * scale, p.z * scale, p.w * scale);
+        codes[k * (EDGE / PER_THREAD) + first][word] = code;
+        if (s.operand.row) *(uint32_t *)((uint8_t *)s.operand.row + at) = code;
     }
     tally_record(seen, s.operand.quant);
     __syncthreads();
@@ -196,8 +241,8 @@ __device__ void square_tile(const yx_adamw_segment &s, const factors &f, int64_t
 }
 
 // first_tile: [segments + 1], tiles before each segment.
-__global__ void __launch_bounds__(THREADS) adamw_kernel(const yx_adamw_segment *segments, const int64_t *first_tile,
-                                                        int num_segments, const yx_step_scalars *scalars) {
+__global__ void __launch_bounds__(THREADS, 2) adamw_kernel(const yx_adamw_segment *segments, const int64_t *first_tile,
+                                                           int num_segments, const yx_step_scalars *scalars) {
     __shared__ uint32_t codes[EDGE][EDGE / 4 + 1];
     __shared__ yx_adamw_segment s;
     __shared__ factors f;

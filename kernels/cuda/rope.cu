@@ -66,7 +66,6 @@ template <yx_dtype T> __global__ void __launch_bounds__(THREADS) rotate_copy_ker
     const int cols = (end - begin) * (int)a.head_dim, pitch = tile_pitch(group * (int)a.head_dim);
     const int64_t first = (int64_t)blockIdx.y * TILE_ROWS, width = (int64_t)all * a.head_dim;
     const float scale = quant_scale(a.out.quant);
-    const bool itself = a.out.row == a.qkv;
     quant_tally seen = {};
     for (int item = threadIdx.x; item < TILE_ROWS * pieces; item += THREADS) {
         const int row = item / pieces, piece = item % pieces * ANGLES;
@@ -79,7 +78,6 @@ template <yx_dtype T> __global__ void __launch_bounds__(THREADS) rotate_copy_ker
             values8 x1 = load8(a.qkv, at), x2 = load8(a.qkv, at + half);
             if (head < rotated) {
                 rotate8(x1, x2, angles);
-                if (!itself) store8(a.qkv, at, x1), store8(a.qkv, at + half, x2);
             }
             put_operand8<T>(a.out, at, x1, scale, tile, pitch, row, col, seen);
             put_operand8<T>(a.out, at + half, x2, scale, tile, pitch, row, col + half, seen);
@@ -113,7 +111,8 @@ yx_status cuda_rope(yx_device *d, yx_stream *s, const yx_rope_args *a) {
         return yx_fail(YX_ERR_CONFIG, "the GPU needs a head_dim that is a multiple of 16, not %lld",
                        (long long)a->head_dim);
     cudaStream_t stream = cuda_stream(d, s);
-    if (a->inverse && (a->out.row || a->out.col || a->out.quant.amax)) return launch_copy(stream, a);
+    const bool copies = (a->out.row && a->out.row != a->qkv) || a->out.col;
+    if (a->inverse && (copies || a->out.quant.amax)) return launch_copy(stream, a);
     int64_t items = a->rows * (a->head_dim / 2 / ANGLES);
     rotate_kernel<<<(unsigned)cuda_ceil_div(items, THREADS), THREADS, 0, stream>>>(*a, a->out.quant.amax != nullptr);
     CUDA_LAUNCHED();

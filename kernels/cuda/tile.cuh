@@ -1,8 +1,8 @@
 // A tile of 8-bit codes in shared memory, on its way to the transposed copy of an operand.
 //
-// The tile holds TILE_ROWS tokens of a block of columns, a row of `pitch` bytes each (a multiple of 128). Words (4
-// codes) are stored with bits 3 and 4 of their index exclusive-ored with row / 16: then both the rows that are written
-// and the 16 × 4 pieces that are read touch each bank once.
+// The tile holds ROWS (64 or 32) tokens of a block of columns, a row of `pitch` bytes each (a multiple of 128). Words
+// (4 codes) are stored with the upper two bits of their bank exclusive-ored with row / 16: then both the rows that are
+// written and the 16 × 4 pieces that are read touch each bank once.
 #pragma once
 #include "kernels/cuda/convert.cuh"
 
@@ -11,11 +11,13 @@ enum { TILE_ROWS = 64 };
 __host__ __device__ constexpr int tile_pitch(int cols) { return (cols + 127) / 128 * 128; }
 
 // Where word `word` of row `row` lies, in words. Eight codes (an even word and the next) stay together.
-__device__ __forceinline__ int tile_word(int pitch, int row, int word) {
-    return row * (pitch / 4) + (word ^ (((row >> 4) & 3) << 3));
+template <int ROWS> __device__ __forceinline__ int tile_word(int pitch, int row, int word) {
+    static_assert(ROWS == 64 || ROWS == 32, "four or two pieces of 16 rows");
+    return row * (pitch / 4) + (word ^ (row / 16 * (ROWS == 64 ? 8 : 16)));
 }
+template <int ROWS>
 __device__ __forceinline__ void tile_put8(uint32_t *tile, int pitch, int row, int col, uint2 codes) {
-    *(uint2 *)&tile[tile_word(pitch, row, col / 4)] = codes;
+    *(uint2 *)&tile[tile_word<ROWS>(pitch, row, col / 4)] = codes;
 }
 
 // Byte j of the four words, one row each, become word j.
@@ -29,25 +31,27 @@ __device__ __forceinline__ void transpose_4x4(const uint32_t (&in)[4], uint32_t 
 }
 
 // Writes columns [0, cols) of the tile to `col`, which points at [first column, first row] of a [.., rows] matrix. Each
-// thread moves 16 rows × 4 columns; four lanes make the 64 bytes of a column. All threads of the block take part; the
-// block is a whole number of warps. cols is a multiple of 4.
+// thread moves 16 rows × 4 columns; ROWS / 16 neighbouring lanes make the bytes of a column. All threads of the block
+// take part; the block is a whole number of warps. cols is a multiple of 4.
+template <int ROWS = TILE_ROWS>
 __device__ __forceinline__ void tile_store_transposed(const uint32_t *tile, int pitch, int cols, uint8_t *col,
                                                       int64_t rows) {
-    int lane = threadIdx.x % 32, warps = blockDim.x / 32, quarter = lane % 4;
-    for (int c = (threadIdx.x / 32) * 32 + lane / 4 * 4; c < cols; c += warps * 32) {
+    constexpr int PIECES = ROWS / 16, WARP_COLS = 32 / PIECES * 4;
+    int lane = threadIdx.x % 32, warps = blockDim.x / 32, piece = lane % PIECES;
+    for (int c = threadIdx.x / 32 * WARP_COLS + lane / PIECES * 4; c < cols; c += warps * WARP_COLS) {
         uint32_t columns[4][4]; // [column][group of 4 rows]
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             uint32_t in[4], out[4];
 #pragma unroll
-            for (int i = 0; i < 4; i++) in[i] = tile[tile_word(pitch, quarter * 16 + k * 4 + i, c / 4)];
+            for (int i = 0; i < 4; i++) in[i] = tile[tile_word<ROWS>(pitch, piece * 16 + k * 4 + i, c / 4)];
             transpose_4x4(in, out);
 #pragma unroll
             for (int j = 0; j < 4; j++) columns[j][k] = out[j];
         }
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            *(uint4 *)(col + (int64_t)(c + j) * rows + quarter * 16) =
+            *(uint4 *)(col + (int64_t)(c + j) * rows + piece * 16) =
                 make_uint4(columns[j][0], columns[j][1], columns[j][2], columns[j][3]);
     }
 }
@@ -56,8 +60,10 @@ __device__ __forceinline__ void tile_store_transposed(const uint32_t *tile, int 
 struct values8 {
     float v[8];
 };
-__device__ __forceinline__ values8 load8(const void *bf16, int64_t index) {
-    uint4 raw = *(const uint4 *)((const __nv_bfloat16 *)bf16 + index);
+__device__ __forceinline__ uint4 load8_raw(const void *bf16, int64_t index) {
+    return *(const uint4 *)((const __nv_bfloat16 *)bf16 + index);
+}
+__device__ __forceinline__ values8 decode8(uint4 raw) {
     uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
     values8 out;
 #pragma unroll
@@ -67,6 +73,7 @@ __device__ __forceinline__ values8 load8(const void *bf16, int64_t index) {
     }
     return out;
 }
+__device__ __forceinline__ values8 load8(const void *bf16, int64_t index) { return decode8(load8_raw(bf16, index)); }
 __device__ __forceinline__ values8 load8_fp32(const float *x) {
     float4 a = *(const float4 *)x, b = *(const float4 *)(x + 4);
     return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
@@ -89,7 +96,7 @@ template <yx_dtype T> __device__ __forceinline__ void tally8(quant_tally &t, con
 
 // Eight values of an operand: its row copy at `index`, and the codes in the tile for its transposed copy; recorded.
 // T = YX_BF16 has no transposed copy. `itself`: the buffer that already holds these values (the row copy may be it).
-template <yx_dtype T>
+template <yx_dtype T, int ROWS = TILE_ROWS>
 __device__ __forceinline__ void put_operand8(const yx_operand &o, int64_t index, const values8 &x, float scale,
                                              uint32_t *tile, int pitch, int row, int col, quant_tally &t) {
     tally8<T>(t, x, scale);
@@ -102,7 +109,7 @@ __device__ __forceinline__ void put_operand8(const yx_operand &o, int64_t index,
     } else {
         uint2 codes = pack8_fp8<T>(x, scale);
         if (o.row) *(uint2 *)((uint8_t *)o.row + index) = codes;
-        if (o.col) tile_put8(tile, pitch, row, col, codes);
+        if (o.col) tile_put8<ROWS>(tile, pitch, row, col, codes);
     }
 }
 
