@@ -1,4 +1,4 @@
-// yxanul tokenizer: train, encode, decode, info.
+// yxanul tokenizer: train, encode, decode, info, bench.
 #include "cli/cli.h"
 #include "cli/tokenizer_commands.h"
 #include "common/file.h"
@@ -15,6 +15,7 @@ static const char help[] =
     "  encode  text to token ids\n"
     "  decode  token ids to text\n"
     "  info    what a tokenizer is; several are compared\n"
+    "  bench   how fast it encodes\n"
     "\n"
     "Tokenizers are read from a tokenizer.json, a folder with one, or a folder with vocab.json and merges.txt.\n"
     "`yxanul tokenizer COMMAND --help` tells more.\n";
@@ -56,8 +57,9 @@ int cli_tokenizer(int argc, char **argv) {
     } commands[] = {{"train", tokenizer_command_train},
                     {"encode", tokenizer_command_encode},
                     {"decode", tokenizer_command_decode},
-                    {"info", tokenizer_command_info}};
-    if (argc < 2) return cli_usage_error("tokenizer", "a command is missing: train, encode, decode or info");
+                    {"info", tokenizer_command_info},
+                    {"bench", tokenizer_command_bench}};
+    if (argc < 2) return cli_usage_error("tokenizer", "a command is missing: train, encode, decode, info or bench");
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return fputs(help, stdout) < 0;
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);

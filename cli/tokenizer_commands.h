@@ -7,6 +7,7 @@ int tokenizer_command_train(int argc, char **argv);
 int tokenizer_command_encode(int argc, char **argv);
 int tokenizer_command_decode(int argc, char **argv);
 int tokenizer_command_info(int argc, char **argv);
+int tokenizer_command_bench(int argc, char **argv);
 
 // Reads a file, or with NULL standard input, whole. `*data` gets size + 1 bytes (a zero behind the content) to free().
 yx_status read_input(const char *path, char **data, size_t *size);

@@ -243,10 +243,11 @@ static yx_status make_valid(tokenizer_scratch *s, const uint8_t **text, size_t *
     return YX_OK;
 }
 
-static void encode_piece(const yx_tokenizer *t, tokenizer_scratch *s, const uint8_t *text, size_t size) {
+static void encode_piece(const yx_tokenizer *t, tokenizer_scratch *s, const uint8_t *text, size_t size,
+                         size_t readable) {
     uint32_t known = t->parts.ignore_merges ? bpe_find(t->bpe, text, size) : BPE_NONE;
     if (known != BPE_NONE) s->ids[s->count++] = known;
-    else s->count += bpe_encode(t->bpe, s->bpe, text, size, s->ids + s->count);
+    else s->count += bpe_encode_part(t->bpe, s->bpe, text, size, readable, s->ids + s->count);
 }
 
 static yx_status encode_text(const yx_tokenizer *t, tokenizer_scratch *s, const uint8_t *text, size_t size) {
@@ -261,7 +262,10 @@ static yx_status encode_text(const yx_tokenizer *t, tokenizer_scratch *s, const 
     }
     YX_CHECK(reserve_ids(s, total));
     YX_CHECK(bpe_reserve(s->bpe, longest));
-    for (size_t i = 0; i < n_pieces; i++) encode_piece(t, s, text + pieces[i].begin, pieces[i].end - pieces[i].begin);
+    for (size_t i = 0; i < n_pieces; i++) {
+        size_t begin = pieces[i].begin;
+        encode_piece(t, s, text + begin, pieces[i].end - begin, pieces[n_pieces - 1].end - begin);
+    }
 fail:
     return status;
 }

@@ -67,7 +67,10 @@ yx_status added_prepare(added_set *set) {
         for (size_t i = 0; i < set->count; i++) {
             if (set->tokens[i].normalized != (pass == 1)) continue;
             set->sorted[pass][set->n_sorted[pass]++] = &set->tokens[i];
-            set->first[pass][(uint8_t)set->tokens[i].content[0]] = true;
+            uint8_t first = (uint8_t)set->tokens[i].content[0];
+            set->n_first[pass] += !set->first[pass][first];
+            set->first[pass][first] = true;
+            set->a_first[pass] = first;
         }
         qsort(set->sorted[pass], set->n_sorted[pass], sizeof *set->sorted[pass], compare_contents);
     }
@@ -110,6 +113,16 @@ static const added_token *longest_at(const added_set *set, int pass, const uint8
         high = lower_bound(sorted, low, high, depth, text[depth] + 1);
     }
     return best;
+}
+
+// The first position in [i, end) where a token of the pass may start, or end.
+static size_t next_candidate(const added_set *set, int pass, const uint8_t *text, size_t i, size_t end) {
+    if (set->n_first[pass] <= 1) { // nearly always: a library's search for one byte is the fastest
+        const uint8_t *found = set->n_first[pass] ? memchr(text + i, set->a_first[pass], end - i) : NULL;
+        return found ? (size_t)(found - text) : end;
+    }
+    while (i < end && !set->first[pass][text[i]]) i++;
+    return i;
 }
 
 static bool word_before(const uint8_t *classes, const uint8_t *text, size_t begin, size_t i) {
@@ -163,9 +176,8 @@ static yx_status split_segment(const added_set *set, int pass, added_scratch *s,
                                const uint8_t *text, added_segment segment, bool special) {
     yx_status status = YX_OK;
     size_t covered = segment.begin;
-    for (size_t i = segment.begin; i < segment.end;) {
-        const added_token *token = NULL;
-        if (set->first[pass][text[i]]) token = longest_at(set, pass, text + i, segment.end - i);
+    for (size_t i = segment.begin; (i = next_candidate(set, pass, text, i, segment.end)) < segment.end;) {
+        const added_token *token = longest_at(set, pass, text + i, segment.end - i);
         size_t start = i, stop = token ? i + token->size : i + 1;
         i = stop;
         if (!token || !accepted(token, classes, text, segment, start, stop, special)) continue;

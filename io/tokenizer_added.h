@@ -19,6 +19,8 @@ typedef struct added_set {
     const added_token **sorted[2]; // by content, for each pass
     size_t n_sorted[2];
     bool first[2][256]; // bytes that a token of the pass starts with
+    int n_first[2];     // how many they are
+    uint8_t a_first[2]; // one of them
 } added_set;
 
 // Takes a token over (its content was malloc'ed); one with the same content is replaced. Call added_prepare afterwards.

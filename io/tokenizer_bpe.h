@@ -42,6 +42,8 @@ yx_status bpe_reserve(bpe_scratch *s, size_t size);
 // Encodes one pre-token, valid UTF-8; `ids` has room for `size` of them. Returns their number. Bytes without a token
 // give nothing.
 size_t bpe_encode(const bpe *b, bpe_scratch *s, const uint8_t *text, size_t size, uint32_t *ids);
+// The same, faster: text[0 .. readable), readable >= size, may be read.
+size_t bpe_encode_part(const bpe *b, bpe_scratch *s, const uint8_t *text, size_t size, size_t readable, uint32_t *ids);
 
 // For tests: the same by the queue alone, and how many merges bpe_encode does without it.
 size_t bpe_encode_queue(const bpe *b, bpe_scratch *s, const uint8_t *text, size_t size, uint32_t *ids);

@@ -1,4 +1,5 @@
 #include "io/tokenizer_scan.h"
+#include <string.h>
 
 yx_status piece_grow(piece_list *list) {
     size_t capacity = list->capacity ? list->capacity * 2 : 256;
@@ -21,6 +22,26 @@ static inline size_t find_class(const uint8_t *classes, const uint8_t *text, siz
     return i;
 }
 
+// Whether text[0 .. 8) is ASCII without 0 to 9.
+static inline bool eight_without_number(const uint8_t *text) {
+    static const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    uint64_t eight;
+    memcpy(&eight, text, sizeof eight);
+    uint64_t from_0 = (eight & ~high) + ones * (0x80 - '0'), above_9 = (eight & ~high) + ones * (0x7f - '9');
+    return ((eight | (from_0 & ~above_9)) & high) == 0;
+}
+
+// find_class for UNICODE_NUMERIC and UNICODE_DIGIT, which in ASCII are 0 to 9.
+static inline size_t find_number(const uint8_t *classes, const uint8_t *text, size_t i, size_t end, uint8_t bits) {
+    while (i < end) {
+        while (i + 8 <= end && eight_without_number(text + i)) i += 8;
+        size_t stop = i + 8 < end ? i + 8 : end, length;
+        for (; i < stop; i += length)
+            if (class_at(classes, text, i, &length) & bits) return i;
+    }
+    return end;
+}
+
 // The first position in [i, end) whose character has none of `bits`, or end.
 static inline size_t skip_class(const uint8_t *classes, const uint8_t *text, size_t i, size_t end, uint8_t bits) {
     size_t length;
@@ -37,7 +58,7 @@ static size_t count_characters(const uint8_t *text, size_t begin, size_t end) {
 yx_status scan_number_runs(const uint8_t *classes, const uint8_t *text, split_piece piece, piece_list *out) {
     yx_status status = YX_OK;
     for (size_t i = piece.begin; i < piece.end;) {
-        size_t start = find_class(classes, text, i, piece.end, UNICODE_NUMERIC);
+        size_t start = find_number(classes, text, i, piece.end, UNICODE_NUMERIC);
         size_t end = skip_class(classes, text, start, piece.end, UNICODE_NUMERIC);
         YX_CHECK(piece_push(out, i, start));
         YX_CHECK(piece_push(out, start, end));
@@ -50,7 +71,7 @@ fail:
 yx_status scan_each_number(const uint8_t *classes, const uint8_t *text, split_piece piece, piece_list *out) {
     yx_status status = YX_OK;
     for (size_t i = piece.begin; i < piece.end;) {
-        size_t length = 0, start = find_class(classes, text, i, piece.end, UNICODE_NUMERIC);
+        size_t length = 0, start = find_number(classes, text, i, piece.end, UNICODE_NUMERIC);
         if (start < piece.end) unicode_decode(text + start, &length);
         YX_CHECK(piece_push(out, i, start));
         YX_CHECK(piece_push(out, start, start + length));
@@ -78,7 +99,7 @@ yx_status scan_threes(const uint8_t *classes, const uint8_t *text, split_piece p
     yx_status status = YX_OK;
     size_t start = piece.begin;
     for (size_t i = piece.begin; i < piece.end;) {
-        size_t run = find_class(classes, text, i, piece.end, UNICODE_DIGIT);
+        size_t run = find_number(classes, text, i, piece.end, UNICODE_DIGIT);
         i = skip_class(classes, text, run, piece.end, UNICODE_DIGIT);
         YX_CHECK(cut_threes(text, run, i, &start, out));
     }

@@ -7,6 +7,8 @@
 #include "io/tokenizer_regex.h"
 #include "io/tokenizer_trie.h"
 #include "io/tokenizer_unicode.h"
+#include "io/tokenizer_words.h"
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,6 +41,19 @@ static char *make_json(recipe r) {
                                r.merges ? r.merges : "\"a b\",\"Ġ ab\",\"a ab\""),
                      YX_OK);
     return json;
+}
+
+static char *all_bytes_vocab(void) {
+    char *vocab = strdup(""), *longer, code[5];
+    for (int i = 0; i < 256; i++) {
+        code[unicode_encode(byte_to_char((uint8_t)i), code)] = 0;
+        assert_int_equal(
+            yx_format(&longer, "%s%s\"%s%s\":%d", vocab, i ? "," : "", i == '"' || i == '\\' ? "\\" : "", code, i),
+            YX_OK);
+        free(vocab);
+        vocab = longer;
+    }
+    return vocab;
 }
 
 static yx_status load(recipe r, yx_tokenizer **out) {
@@ -104,6 +119,29 @@ static void leftmost_of_equals(void **state) {
     assert_string_equal(encode(t, "aaaa"), "1 1");
     assert_string_equal(encode(t, "aaaaa"), "1 2");
     tokenizer_free(t);
+}
+
+// Words that merges join one with the next, few of them and more than are looked through one by one.
+static void merges_long_rows_of_words(void **state) {
+    (void)state;
+    char *bytes = all_bytes_vocab(), *vocab, text[401] = "";
+    assert_int_equal(yx_format(&vocab, "%s,\"Ġa\":256,\"ĠaĠa\":257,\"ĠaĠaĠaĠa\":258", bytes), YX_OK);
+    yx_tokenizer *t = must_load((recipe){.vocab = vocab, .merges = "\"Ġ a\",\"Ġa Ġa\",\"ĠaĠa ĠaĠa\""});
+    assert_int_equal(tokenizer_word_merges(t), 1);
+    assert_string_equal(encode(t, " a a a a a a a"), "258 257 256");
+    assert_string_equal(encode(t, " a a.b a a a"), "257 46 98 257 256");
+    for (int words = 1; words <= 200; words++) {
+        char expected[1024] = "";
+        strcat(text, " a");
+        for (int i = 0; i < words / 4; i++) strcat(expected, "258 ");
+        if (words % 4 >= 2) strcat(expected, "257 ");
+        if (words % 2) strcat(expected, "256 ");
+        expected[strlen(expected) - 1] = 0;
+        assert_string_equal(encode(t, text), expected);
+    }
+    tokenizer_free(t);
+    free(vocab);
+    free(bytes);
 }
 
 static void merges_in_both_forms(void **state) {
@@ -223,19 +261,6 @@ static void strips_and_judges_words(void **state) {
 
 // --- Text ------------------------------------------------------------------------------------------------------------
 
-static char *all_bytes_vocab(void) {
-    char *vocab = strdup(""), *longer, code[5];
-    for (int i = 0; i < 256; i++) {
-        code[unicode_encode(byte_to_char((uint8_t)i), code)] = 0;
-        assert_int_equal(
-            yx_format(&longer, "%s%s\"%s%s\":%d", vocab, i ? "," : "", i == '"' || i == '\\' ? "\\" : "", code, i),
-            YX_OK);
-        free(vocab);
-        vocab = longer;
-    }
-    return vocab;
-}
-
 static void replaces_what_is_not_utf8(void **state) {
     (void)state;
     static const struct {
@@ -344,10 +369,20 @@ static void takes_eot_from_the_configuration(void **state) {
 static uint32_t random_below(uint64_t *counter, uint32_t n) { return (uint32_t)(yx_mix64(41, (*counter)++) % n); }
 
 static size_t random_text(uint64_t *counter, char *out, size_t max_parts) {
-    static const char *const parts[] = {
-        " ",       "  ",  "\n", "\t",  "\u00a0", "\u180e", "\u2028", "\r\n", "a", "Zz",         "the",    "é",     "中",
-        "e\u0301", "0",   "12", "123", "4567",   "٣",      "²",      "Ⅷ",    "𝟘", "\U00011de3", ".",      ",",     "!?",
-        "'s",      "'ll", "'",  "'re", "'v",     "😀",      "\u200d", "_",    "-", "\"",         "\u0301", "\ua7cb"};
+    static const char *const parts[] = {" ",          "  ",         "\n",
+                                        "\t",         "\u00a0",     "\u180e",
+                                        "\u2028",     "\r\n",       "a",
+                                        "Zz",         "the",        "é",
+                                        "中",         "e\u0301",    "0",
+                                        "12",         "123",        "4567",
+                                        "٣",          "²",          "Ⅷ",
+                                        "𝟘",          "\U00011de3", ".",
+                                        ",",          "!?",         "'s",
+                                        "'ll",        "'",          "'re",
+                                        "'v",         "😀",          "\u200d",
+                                        "_",          "-",          "\"",
+                                        "\u0301",     "\ua7cb",     "in plain text",
+                                        "nearly 999", "x:;/<=>?@"};
     size_t n = 0, count = random_below(counter, (uint32_t)max_parts);
     for (size_t i = 0; i < count; i++) {
         const char *part = parts[random_below(counter, sizeof parts / sizeof *parts)];
@@ -452,37 +487,68 @@ static void make_random_bpe(random_bpe *r, uint64_t *counter, bool ordered) {
     }
 }
 
+enum { LONG_TEXT = 300, GARBAGE = 32 };
+
+// Random letters, or one to four of them again and again.
+static size_t random_letters(uint64_t *counter, char *text) {
+    static const char letters[] = "aabbb  c.";
+    bool again = random_below(counter, 8) == 0;
+    size_t size = random_below(counter, again ? LONG_TEXT : 64), period = again ? 1 + random_below(counter, 4) : size;
+    for (size_t i = 0; i < size; i++)
+        text[i] = i < period ? letters[random_below(counter, sizeof letters - 1)] : text[i - period];
+    for (size_t i = 0; i < GARBAGE; i++) text[size + i] = letters[random_below(counter, sizeof letters - 1)];
+    return size;
+}
+
+static void assert_encodes_by_definition(const random_bpe *r, const bpe *b, bpe_scratch *s, const char *text,
+                                         size_t size) {
+    uint32_t plain[LONG_TEXT], ids[LONG_TEXT];
+    for (size_t k = 0; k < size; k++) plain[k] = (uint8_t)text[k];
+    size_t n = encode_plainly(r->merges, r->n_merges, plain, size);
+    assert_int_equal(bpe_reserve(s, size), YX_OK);
+    assert_int_equal(bpe_encode_queue(b, s, (const uint8_t *)text, size, ids), n);
+    assert_memory_equal(ids, plain, n * sizeof *ids);
+    assert_int_equal(bpe_encode(b, s, (const uint8_t *)text, size, ids), n);
+    assert_memory_equal(ids, plain, n * sizeof *ids);
+    assert_int_equal(bpe_encode_part(b, s, (const uint8_t *)text, size, size + GARBAGE, ids), n);
+    assert_memory_equal(ids, plain, n * sizeof *ids);
+}
+
 static void bpe_equals_its_definition(void **state) {
     (void)state;
-    static const char letters[] = "aabbb  c.";
     uint64_t counter = 0;
     uint32_t word_merges = 0;
+    bpe_scratch *s; // one for all, so that it has the words of another one
+    assert_int_equal(bpe_scratch_new(&s), YX_OK);
     for (int round = 0; round < 60; round++) {
         random_bpe r;
         bpe *b;
-        bpe_scratch *s;
         make_random_bpe(&r, &counter, round % 3 != 0);
         assert_int_equal(bpe_new(&r.tokens, r.merges, r.n_merges, false, &b), YX_OK);
-        assert_int_equal(bpe_scratch_new(&s), YX_OK);
         word_merges += bpe_word_merges(b);
         for (int i = 0; i < 100; i++) {
-            char text[64];
-            uint32_t plain[64], ids[64], queue[64];
-            size_t size = random_below(&counter, 64);
-            for (size_t k = 0; k < size; k++) text[k] = letters[random_below(&counter, sizeof letters - 1)];
-            for (size_t k = 0; k < size; k++) plain[k] = (uint8_t)text[k];
-            assert_int_equal(bpe_reserve(s, size), YX_OK);
-            size_t n = encode_plainly(r.merges, r.n_merges, plain, size);
-            assert_int_equal(bpe_encode(b, s, (const uint8_t *)text, size, ids), n);
-            assert_int_equal(bpe_encode_queue(b, s, (const uint8_t *)text, size, queue), n);
-            assert_memory_equal(ids, plain, n * sizeof *ids);
-            assert_memory_equal(queue, plain, n * sizeof *ids);
+            char text[LONG_TEXT + GARBAGE];
+            size_t size = random_letters(&counter, text);
+            assert_encodes_by_definition(&r, b, s, text, size);
         }
-        bpe_scratch_free(s);
         bpe_free(b);
         token_table_free(&r.tokens);
     }
+    bpe_scratch_free(s);
     assert_true(word_merges > 100); // the linear encoder was tested, too
+}
+
+static void finds_where_words_start(void **state) {
+    (void)state;
+    static word_joints joints;
+    const uint8_t text[] = "the end.\n\n\xc3\xa9 ab";
+    uint32_t starts[sizeof text];
+    word_joints_add(&joints, (const uint8_t *)" the", 4);
+    word_joints_add(&joints, (const uint8_t *)" end", 4);
+    word_joints_add(&joints, (const uint8_t *)"\n\n", 2);
+    word_joints_add(&joints, (const uint8_t *)"\xc3\xa9", 2);
+    assert_int_equal(word_find_starts(&joints, text, sizeof text - 1, starts), 8);
+    assert_memory_equal(starts, ((uint32_t[]){0, 3, 7, 8, 10, 12, 13, 14, 15}), 9 * sizeof *starts);
 }
 
 static void trie_finds_the_longest(void **state) {
@@ -544,6 +610,70 @@ static void long_texts_are_fast(void **state) {
     tokenizer_scratch_free(s);
     tokenizer_free(t);
     free(text);
+}
+
+// --- Threads ---------------------------------------------------------------------------------------------------------
+
+enum { THREADS = 4, TEXTS = 400 };
+
+typedef struct text_set {
+    const yx_tokenizer *tokenizer;
+    char text[TEXTS][1024];
+    size_t size[TEXTS];
+    uint32_t ids[THREADS][TEXTS][1024];
+    size_t count[THREADS][TEXTS];
+} text_set;
+
+typedef struct encoding_thread {
+    text_set *set;
+    int index;
+} encoding_thread;
+
+static void *encode_all(void *arg) {
+    const encoding_thread *thread = arg;
+    text_set *set = thread->set;
+    tokenizer_scratch *s;
+    if (tokenizer_scratch_new(set->tokenizer, &s) != YX_OK) return NULL;
+    for (int k = 0; k < TEXTS; k++) {
+        int i = (k + thread->index * 37) % TEXTS; // not all at the same text
+        const uint32_t *ids;
+        if (tokenizer_encode(set->tokenizer, s, set->text[i], set->size[i], 0, &ids, &set->count[thread->index][i]) !=
+            YX_OK)
+            break;
+        memcpy(set->ids[thread->index][i], ids, set->count[thread->index][i] * sizeof *ids);
+    }
+    tokenizer_scratch_free(s);
+    return NULL;
+}
+
+// Threads with a scratch each share a tokenizer.
+static void threads_encode_the_same(void **state) {
+    (void)state;
+    char *vocab = all_bytes_vocab(), *more;
+    uint64_t counter = 0;
+    pthread_t threads[THREADS];
+    encoding_thread arguments[THREADS];
+    text_set *set = calloc(1, sizeof *set);
+    assert_int_equal(yx_format(&more, "%s,\"th\":256,\"the\":257,\"in\":258,\"theĠ\":259,\"theĠin\":260", vocab),
+                     YX_OK);
+    yx_tokenizer *t = must_load((recipe){.vocab = more, .merges = "\"t h\",\"th e\",\"i n\",\"the Ġ\",\"theĠ in\""});
+    set->tokenizer = t;
+    for (int i = 0; i < TEXTS; i++) set->size[i] = random_text(&counter, set->text[i], 40);
+    for (int k = 0; k < THREADS; k++) {
+        arguments[k] = (encoding_thread){set, k};
+        assert_int_equal(pthread_create(&threads[k], NULL, encode_all, &arguments[k]), 0);
+    }
+    for (int k = 0; k < THREADS; k++) pthread_join(threads[k], NULL);
+    for (int k = 0; k < THREADS; k++)
+        for (int i = 0; i < TEXTS; i++) {
+            assert_int_equal(set->count[k][i], set->count[0][i]);
+            assert_true(set->count[k][i] > 0 || set->size[i] == 0);
+            assert_memory_equal(set->ids[k][i], set->ids[0][i], set->count[k][i] * sizeof(uint32_t));
+        }
+    tokenizer_free(t);
+    free(set);
+    free(more);
+    free(vocab);
 }
 
 static void alphabet_is_a_bijection(void **state) {
@@ -608,6 +738,7 @@ static void gives_up_on_endless_matches(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(encodes_by_rank),
                                        cmocka_unit_test(leftmost_of_equals),
+                                       cmocka_unit_test(merges_long_rows_of_words),
                                        cmocka_unit_test(merges_in_both_forms),
                                        cmocka_unit_test(ignores_merges_when_told),
                                        cmocka_unit_test(refuses_what_it_does_not_support),
@@ -620,6 +751,8 @@ int main(void) {
                                        cmocka_unit_test(takes_eot_from_the_configuration),
                                        cmocka_unit_test(scanners_equal_pcre2),
                                        cmocka_unit_test(bpe_equals_its_definition),
+                                       cmocka_unit_test(finds_where_words_start),
+                                       cmocka_unit_test(threads_encode_the_same),
                                        cmocka_unit_test(trie_finds_the_longest),
                                        cmocka_unit_test(long_texts_are_fast),
                                        cmocka_unit_test(alphabet_is_a_bijection),

@@ -127,6 +127,22 @@ def generated(count):
     return texts
 
 
+def shuffled(documents, count):
+    """Words and phrases of real texts in another order, some again and again: superwords form, and break off, everywhere."""
+    chance = random.Random(7)
+    words = [word for text in documents[:40] for word in text.decode().split(" ")]
+    texts = []
+    for _ in range(count):
+        parts = []
+        for _ in range(chance.randint(1, 40)):
+            first = chance.randrange(len(words))
+            phrase = words[first:first + chance.choice([1, 1, 1, 2, 3, 8])]
+            parts += phrase * (chance.randint(2, 30) if chance.random() < 0.05 else 1)
+        separators = [" ", " ", " ", "", "  ", "\n", ", ", "-"] if chance.random() < 0.5 else [" "]
+        texts.append("".join(part + chance.choice(separators) for part in parts).encode())
+    return texts
+
+
 def check_real(name, corpora, strings):
     path = os.path.join(DATA, "tokenizers", name)
     oracle = Tokenizer.from_file(os.path.join(path, "tokenizer.json"))
@@ -262,13 +278,28 @@ def check_two_layouts():
     failures += not same
 
 
+def check_bench():
+    """Threads together encode every document once."""
+    global failures
+    path, file = os.path.join(DATA, "tokenizers", "superbpe-t80k"), os.path.join(DATA, "train-small.jsonl.zst")
+    texts, counts = documents("train-small.jsonl.zst"), []
+    for threads in ("1", "3"):
+        result = json.loads(run("bench", "--tokenizer", path, "--input", file, "--threads", threads, "--rounds", "1", "--json"))
+        counts.append((result["documents"], result["bytes"], result["tokens"]))
+    tokens = len(run("encode", "--tokenizer", path, "--jsonl", file).split())
+    right = counts == [(len(texts), sum(map(len, texts)), tokens)] * 2
+    print(f"bench counts {'what encode prints' if right else f'{counts}, NOT {tokens} tokens'}")
+    failures += not right
+
+
 corpora = {name: documents(name) for name in ("val.jsonl.zst", "train-small.jsonl.zst")}
-strings = generated(10000)
+strings = generated(10000) + shuffled(corpora["val.jsonl.zst"], 3000)
 for name in NAMES:
     check_real(name, corpora, strings)
 check_two_layouts()
+check_bench()
 base = base_tokenizer(strings[:1500] + corpora["val.jsonl.zst"][:60])
-check_variants(base, strings[:300] + [t[:2000] for t in corpora["val.jsonl.zst"][:5]])
+check_variants(base, strings[:300] + strings[-20:] + [t[:2000] for t in corpora["val.jsonl.zst"][:5]])
 words = [b"the", b"<x>", b"<y>", b"x ", b"of", b"\xc3\xa9", b" 123 ", b"and", b"<|endoftext|>"]
 extra = [b" ".join(random.choice(words) for _ in range(8)) for _ in range(500)]
 check_added_tokens(base, strings[:1000] + extra)
