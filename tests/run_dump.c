@@ -1,6 +1,6 @@
 // The batches and initial weights of a run, for a reference that trains on the same: run_dump CONFIG STEPS FOLDER
 // [KEY=VALUE …]. FOLDER/params.bin: float32 of every parameter in the table's order; FOLDER/steps.bin: for each step
-// int64 tokens, double lr, double clip, then int32 token, target, seq_start [3, tokens].
+// int64 tokens, int64 seq_len, double lr, double clip, then int32 token, target, seq_start [3, tokens].
 #include "coordinator/plan.h"
 #include "coordinator/setup.h"
 #include "io/loader.h"
@@ -39,6 +39,7 @@ static yx_status write_step(const plan_step *step, loader *l, FILE *file) {
     YX_CHECK(loader_request(l, &request));
     YX_CHECK(loader_next(l, &batch));
     fwrite(&tokens, sizeof tokens, 1, file);
+    fwrite(&T, sizeof T, 1, file);
     fwrite(&step->lr, sizeof step->lr, 1, file);
     fwrite(&step->grad_clip, sizeof step->grad_clip, 1, file);
     fwrite(batch->token, sizeof(int32_t), (size_t)tokens, file);
