@@ -2,36 +2,52 @@
 #include "cli/bench_print.h"
 #include "cli/cli.h"
 #include "cli/options.h"
-#include "coordinator/bench_train.h"
+#include <ctype.h>
 #include <getopt.h> // optind
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char help[] =
-    "usage: yxanul bench train --config FILE [options]\n"
+    "usage: yxanul bench train   --config FILE [--stages 1,5,10] [--steps N] [options]\n"
+    "       yxanul bench kernels --config FILE [--tokens M] [--length T,…] [options]\n"
     "\n"
-    "Speed of whole optimizer steps on random tokens, stage by stage, beside the rates of large matrix products of "
-    "the\n"
-    "same precision and of a large copy measured in the same run. \"of peak\" is the time that the operations a step\n"
+    "train: speed of whole optimizer steps on random tokens, stage by stage, beside the rates of large matrix products "
+    "of\n"
+    "the same precision and of a large copy measured in the same run. \"of peak\" is the time that the operations a "
+    "step\n"
     "strictly needs (6 a weight and token, and causal attention), each at the rate of its precision, would take, over "
     "the\n"
     "measured time. Then the time of each group of operations, and the share of its ceiling: products at the measured\n"
     "rate, the others at the speed of the copy.\n"
     "\n"
+    "kernels: every operation of the model by itself on random tensors: its median time with nothing in the caches, "
+    "its\n"
+    "rate, the share of the same ceilings (operations count as in the profile of bench train: causal attention 2·T "
+    "times its\n"
+    "width a token forward and 2.5 times that backward, the head two products each way; bytes are those that must be "
+    "read\n"
+    "and written once), and the largest relative error of its results against a reference in float64.\n"
+    "\n"
     "  --config FILE              the configuration (docs/configuration.md)\n"
     "  --set KEY=VALUE …          change keys; may be repeated\n"
-    "  --stages 1,5,10            only these stages (default: all)\n"
-    "  --steps N                  timed steps of each stage, the median counts (default 5)\n"
+    "  --stages 1,5,10            train: only these stages (default: all)\n"
+    "  --steps N                  train: timed steps of each stage, the median counts (default 5)\n"
+    "  --tokens M                 kernels: tokens of a micro-batch, a multiple of 128 (default: as train chooses)\n"
+    "  --length T …               kernels: lengths of attention's sequences (default 8 32 128 512 2048, as they fit)\n"
     "  --precision, --device      as for train\n"
     "  --portable                 only kernels that every supported card has\n"
-    "  --json                     one JSON object on standard output\n";
+    "  --json                     one JSON object on standard output\n"
+    "\n"
+    "exit codes: 0 done, 1 an operation's results are wrong, 2 wrong usage, 3 configuration wrong, 6 writing failed,\n"
+    "8 not enough memory, 9 no such device, or one that cannot compute in this precision\n";
 
 typedef struct options {
-    const char *config, *stage_list;
-    cli_values sets;
+    const char *config, *what, *stage_list;
+    cli_values sets, length_lists;
     uint64_t stages;
     int64_t steps;
+    bench_kernels_options kernels;
     bool json, portable, help;
     char precision[CLI_MAX_SETTING], device[CLI_MAX_SETTING];
 } options;
@@ -49,6 +65,51 @@ static yx_status parse_stages(const char *text, uint64_t *out) {
     }
 }
 
+// Adds the lengths of one list.
+static yx_status parse_lengths(const char *text, bench_kernels_options *out) {
+    for (const char *p = text;; p++) {
+        char *end;
+        long length = strtol(p, &end, 10);
+        if (end == p || length < 1 || length > 1 << 24 || (*end && *end != ','))
+            return yx_fail(YX_ERR_USAGE, "--length: '%s' is not a list of lengths such as 8,128,2048", text);
+        if (out->num_lengths == BENCH_MAX_LENGTHS)
+            return yx_fail(YX_ERR_USAGE, "--length: at most %d lengths", BENCH_MAX_LENGTHS);
+        out->lengths[out->num_lengths++] = length;
+        p = end;
+        if (!*end) return YX_OK;
+    }
+}
+
+// What only one of the two knows.
+static yx_status check_train(options *o) {
+    if (o->kernels.tokens || o->length_lists.count > 0)
+        return yx_fail(YX_ERR_USAGE, "--tokens and --length are options of bench kernels");
+    if (!o->steps) o->steps = 5;
+    o->stages = UINT64_MAX;
+    return o->stage_list ? parse_stages(o->stage_list, &o->stages) : YX_OK;
+}
+
+static yx_status check_kernels(int argc, char **argv, options *o) {
+    yx_status status = YX_OK;
+    if (o->stage_list || o->steps) return yx_fail(YX_ERR_USAGE, "--stages and --steps are options of bench train");
+    if (o->kernels.tokens % 128)
+        return yx_fail(YX_ERR_USAGE, "--tokens: %lld is not a multiple of 128", (long long)o->kernels.tokens);
+    for (int i = 0; i < o->length_lists.count && status == YX_OK; i++)
+        status = parse_lengths(o->length_lists.items[i], &o->kernels);
+    // --length 8 128: what follows the first
+    while (status == YX_OK && o->length_lists.count > 0 && optind < argc && isdigit((unsigned char)*argv[optind]))
+        status = parse_lengths(argv[optind++], &o->kernels);
+    o->kernels.portable = o->portable;
+    return status;
+}
+
+static yx_status parse_what(int argc, char **argv, options *o) {
+    o->what = optind < argc ? argv[optind++] : "";
+    if (strcmp(o->what, "train") == 0) return check_train(o);
+    if (strcmp(o->what, "kernels") == 0) return check_kernels(argc, argv, o);
+    return yx_fail(YX_ERR_USAGE, "bench what? It knows: train, kernels");
+}
+
 static yx_status parse(int argc, char **argv, options *o) {
     const cli_option table[] = {
         {"config", CLI_TEXT, &o->config},
@@ -57,33 +118,51 @@ static yx_status parse(int argc, char **argv, options *o) {
         {"device", CLI_SETTING, &o->sets, .key = "training.device", .setting = o->device},
         {"stages", CLI_TEXT, &o->stage_list},
         {"steps", CLI_INT, &o->steps, 1, 1000},
+        {"tokens", CLI_INT, &o->kernels.tokens, 128, 1 << 24},
+        {"length", CLI_TEXTS, &o->length_lists},
         {"portable", CLI_FLAG, &o->portable},
         {"json", CLI_FLAG, &o->json},
         {"help", CLI_FLAG, &o->help},
         {0},
     };
     yx_status status = cli_parse_options(argc, argv, table);
-    if (status == YX_OK && o->stage_list) status = parse_stages(o->stage_list, &o->stages);
     if (status != YX_OK || o->help) return status;
-    if (optind >= argc || strcmp(argv[optind++], "train") != 0)
-        return yx_fail(YX_ERR_USAGE, "bench what? It knows: train");
-    status = cli_parse_rest(argc, argv, &o->sets);
+    status = parse_what(argc, argv, o);
+    if (status == YX_OK) status = cli_parse_rest(argc, argv, &o->sets);
     if (status != YX_OK || o->config) return status;
-    return yx_fail(YX_ERR_USAGE, "bench train needs --config FILE");
+    return yx_fail(YX_ERR_USAGE, "bench %s needs --config FILE", o->what);
+}
+
+static int run_train(const options *o, const yx_config *config) {
+    static bench_train result;
+    bench_options wanted = {o->stages, o->steps, o->portable};
+    yx_status status = bench_train_run(config, &wanted, &result);
+    if (status != YX_OK) return cli_fail(status);
+    if (o->json) return cli_fail(bench_print_json(&result));
+    bench_print_text(&result);
+    return 0;
+}
+
+static int run_kernels(const options *o, const yx_config *config) {
+    static bench_kernels result;
+    yx_status status = bench_kernels_run(config, &o->kernels, &result);
+    if (status == YX_OK && o->json) status = bench_print_kernels_json(&result);
+    if (status != YX_OK) return cli_fail(status);
+    if (!o->json) bench_print_kernels_text(&result);
+    int64_t wrong = bench_kernels_wrong(&result);
+    if (wrong == 0) return 0;
+    fflush(stdout); // the message comes after the table
+    return cli_fail(yx_fail(YX_ERR_INTERNAL, "the results of %lld operations are further than %.0e from the reference",
+                            (long long)wrong, result.error_bound));
 }
 
 int cli_bench(int argc, char **argv) {
-    options o = {.steps = 5, .stages = UINT64_MAX};
+    static options o;
     static yx_config config;
-    static bench_train result;
     yx_status status = parse(argc, argv, &o);
     if (status != YX_OK) return cli_usage_error("bench", "%s", yx_message());
     if (o.help) return fputs(help, stdout) < 0;
     status = config_load(o.config, o.sets.items, o.sets.count, &config);
-    bench_options wanted = {o.stages, o.steps, o.portable};
-    if (status == YX_OK) status = bench_train_run(&config, &wanted, &result);
     if (status != YX_OK) return cli_fail(status);
-    if (o.json) return cli_fail(bench_print_json(&result));
-    bench_print_text(&result);
-    return 0;
+    return strcmp(o.what, "train") == 0 ? run_train(&o, &config) : run_kernels(&o, &config);
 }

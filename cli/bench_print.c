@@ -1,14 +1,11 @@
 #include "cli/bench_print.h"
-#include <jansson.h>
 #include <stdio.h>
 
-static void print_ceiling(const bench_train *b) {
-    printf("%s: large products", b->device);
+void bench_print_ceiling(const char *device, const profile_ceiling *c) {
+    printf("%s: large products", device);
     for (int t = 0; t < 4; t++)
-        if (b->ceiling.flops[t] > 0 && t != YX_E5M2)
-            printf(" %s %.1f", yx_dtype_name((yx_dtype)t), b->ceiling.flops[t] / 1e12);
-    printf(" TFLOP/s, copy %.3f TB/s; micro-batches of up to %lld tokens, %.2f GB in use\n\n",
-           b->ceiling.bandwidth / 1e12, (long long)b->micro_tokens, (double)b->memory_bytes / 1e9);
+        if (c->flops[t] > 0 && t != YX_E5M2) printf(" %s %.1f", yx_dtype_name((yx_dtype)t), c->flops[t] / 1e12);
+    printf(" TFLOP/s, copy %.3f TB/s", c->bandwidth / 1e12);
 }
 
 static void print_stages(const bench_train *b) {
@@ -55,7 +52,9 @@ static void print_expectation(const bench_train *b) {
 }
 
 void bench_print_text(const bench_train *b) {
-    print_ceiling(b);
+    bench_print_ceiling(b->device, &b->ceiling);
+    printf("; micro-batches of up to %lld tokens, %.2f GB in use\n\n", (long long)b->micro_tokens,
+           (double)b->memory_bytes / 1e9);
     print_stages(b);
     print_groups(b);
     if (b->num_stages > 0 && b->stages[0].expected_4090 > 0) print_expectation(b);
@@ -82,15 +81,14 @@ static json_t *json_stage(const bench_stage *s) {
                      s->expected_4090 > 0 ? (double)s->tokens / s->expected_4090 : 0.0, "groups", json_groups(s));
 }
 
-yx_status bench_print_json(const bench_train *b) {
-    json_t *stages = json_array(), *rates = json_object(), *out;
-    for (int64_t i = 0; i < b->num_stages; i++) json_array_append_new(stages, json_stage(&b->stages[i]));
+json_t *bench_print_rates(const profile_ceiling *c) {
+    json_t *rates = json_object();
     for (int t = 0; t < 4; t++)
-        if (b->ceiling.flops[t] > 0)
-            json_object_set_new(rates, yx_dtype_name((yx_dtype)t), json_real(b->ceiling.flops[t]));
-    out = json_pack("{s:s, s:o, s:f, s:I, s:I, s:o}", "device", b->device, "product_flops_per_second", rates,
-                    "copy_bytes_per_second", b->ceiling.bandwidth, "micro_batch_tokens", (json_int_t)b->micro_tokens,
-                    "memory_bytes", (json_int_t)b->memory_bytes, "stages", stages);
+        if (c->flops[t] > 0) json_object_set_new(rates, yx_dtype_name((yx_dtype)t), json_real(c->flops[t]));
+    return rates;
+}
+
+yx_status bench_print_object(json_t *out) {
     if (!out || json_dumpf(out, stdout, JSON_COMPACT) != 0) {
         json_decref(out);
         return yx_fail(YX_ERR_IO, "cannot write the result");
@@ -98,4 +96,13 @@ yx_status bench_print_json(const bench_train *b) {
     putchar('\n');
     json_decref(out);
     return YX_OK;
+}
+
+yx_status bench_print_json(const bench_train *b) {
+    json_t *stages = json_array();
+    for (int64_t i = 0; i < b->num_stages; i++) json_array_append_new(stages, json_stage(&b->stages[i]));
+    return bench_print_object(
+        json_pack("{s:s, s:o, s:f, s:I, s:I, s:o}", "device", b->device, "product_flops_per_second",
+                  bench_print_rates(&b->ceiling), "copy_bytes_per_second", b->ceiling.bandwidth, "micro_batch_tokens",
+                  (json_int_t)b->micro_tokens, "memory_bytes", (json_int_t)b->memory_bytes, "stages", stages));
 }

@@ -20,27 +20,39 @@ static const char help[] =
     "  --input PATH…            what to read; may be repeated\n"
     "  --output DIR             the data set; appears when everything is written\n"
     "filters (a document without the field that a filter needs is left out)\n"
-    "  --min-score X            at least this \"score\" (else \"int_score\")\n"
+    "  --min-score X            at least this \"score\" (else \"int_score\", which is rounded: that is said)\n"
     "  --min-token-count N      at least this \"token_count\" (the field; FineWeb-Edu: GPT-2 tokens)\n"
     "  --min-tokens N           at least N tokens, counted with T\n"
-    "  --min-chars N            at least N characters\n"
+    "  --count-with T2          --min-tokens counts with the tokenizer T2 instead\n"
+    "  --min-chars N            at least N characters; also --max-chars\n"
     "  --language L             only \"language\" L\n"
+    "  --near-duplicates        drop documents whose wording is nearly that of an earlier one, too (the same text\n"
+    "                           is always dropped); takes about 250 bytes of memory for each document kept\n"
     "  --max-documents N        read no more than N documents\n"
     "split and shards\n"
     "  --validation-fraction X  share of the documents for validation, by hash of the id (0.005)\n"
     "  --split-seed N           another choice of them (0); also --seed\n"
     "  --shard-tokens N         tokens of a shard at most (256M)\n"
+    "  --pack N                 order the training documents so that few are cut where windows of N tokens begin "
+    "(best\n"
+    "                           fit among 2048); N: the longest stage's seq_len. Without it they keep their order\n"
     "reading and running\n"
     "  --text-field F           name of the text's field (\"text\"); also --id-field, --score-field,\n"
     "                           --token-count-field, --language-field\n"
     "  --max-line-bytes N       longer lines are malformed (64 MiB)\n"
     "  --strict                 stop at the first malformed line instead of skipping it\n"
     "  --threads N              threads that encode (the processor's); the result does not depend on it\n"
+    "  --source TEXT            where the text is from, for the record (else: the names of the inputs)\n"
     "  --force                  replace an existing data set\n"
+    "  --restart                forget what an earlier run left in DIR.partial\n"
+    "\n"
+    "A run that was stopped or killed goes on behind its last complete shard: give the same command (and input) "
+    "again.\n"
     "\n"
     "exit codes: 0 done, 2 wrong usage or DIR in use, 4 input or tokenizer wrong or nothing left, 6 reading or "
     "writing\n"
-    "failed, 7 disk full, 8 out of memory, 75 interrupted. On failure nothing is left of DIR.\n";
+    "failed, 7 disk full, 8 out of memory, 75 interrupted. On failure there is no DIR; DIR.partial stays when it has\n"
+    "complete shards.\n";
 
 enum {
     OPT_POSITIONAL = 1, // getopt's code for what is no option
@@ -50,12 +62,16 @@ enum {
     OPT_MIN_SCORE,
     OPT_MIN_TOKEN_COUNT,
     OPT_MIN_TOKENS,
+    OPT_COUNT_WITH,
     OPT_MIN_CHARS,
+    OPT_MAX_CHARS,
+    OPT_NEAR_DUPLICATES,
     OPT_LANGUAGE,
     OPT_MAX_DOCUMENTS,
     OPT_FRACTION,
     OPT_SEED,
     OPT_SHARD_TOKENS,
+    OPT_PACK,
     OPT_TEXT_FIELD,
     OPT_ID_FIELD,
     OPT_SCORE_FIELD,
@@ -64,7 +80,9 @@ enum {
     OPT_MAX_LINE,
     OPT_STRICT,
     OPT_THREADS,
+    OPT_SOURCE,
     OPT_FORCE,
+    OPT_RESTART,
     OPT_HELP
 };
 
@@ -75,13 +93,17 @@ static const struct option long_options[] = {
     {"min-score", required_argument, NULL, OPT_MIN_SCORE},
     {"min-token-count", required_argument, NULL, OPT_MIN_TOKEN_COUNT},
     {"min-tokens", required_argument, NULL, OPT_MIN_TOKENS},
+    {"count-with", required_argument, NULL, OPT_COUNT_WITH},
     {"min-chars", required_argument, NULL, OPT_MIN_CHARS},
+    {"max-chars", required_argument, NULL, OPT_MAX_CHARS},
+    {"near-duplicates", no_argument, NULL, OPT_NEAR_DUPLICATES},
     {"language", required_argument, NULL, OPT_LANGUAGE},
     {"max-documents", required_argument, NULL, OPT_MAX_DOCUMENTS},
     {"validation-fraction", required_argument, NULL, OPT_FRACTION},
     {"split-seed", required_argument, NULL, OPT_SEED},
     {"seed", required_argument, NULL, OPT_SEED},
     {"shard-tokens", required_argument, NULL, OPT_SHARD_TOKENS},
+    {"pack", required_argument, NULL, OPT_PACK},
     {"text-field", required_argument, NULL, OPT_TEXT_FIELD},
     {"id-field", required_argument, NULL, OPT_ID_FIELD},
     {"score-field", required_argument, NULL, OPT_SCORE_FIELD},
@@ -90,7 +112,9 @@ static const struct option long_options[] = {
     {"max-line-bytes", required_argument, NULL, OPT_MAX_LINE},
     {"strict", no_argument, NULL, OPT_STRICT},
     {"threads", required_argument, NULL, OPT_THREADS},
+    {"source", required_argument, NULL, OPT_SOURCE},
     {"force", no_argument, NULL, OPT_FORCE},
+    {"restart", no_argument, NULL, OPT_RESTART},
     {"help", no_argument, NULL, OPT_HELP},
     {NULL, 0, NULL, 0},
 };
@@ -121,12 +145,16 @@ static yx_status parse_number(int code, const char *text, prepare_options *o) {
         return cli_parse_int("min-tokens", text, 0, INT64_MAX, &o->min_tokens);
     case OPT_MIN_CHARS:
         return cli_parse_int("min-chars", text, 0, INT64_MAX, &o->min_chars);
+    case OPT_MAX_CHARS:
+        return cli_parse_int("max-chars", text, 1, INT64_MAX, &o->max_chars);
     case OPT_MAX_DOCUMENTS:
         return cli_parse_int("max-documents", text, 1, INT64_MAX, &o->max_documents);
     case OPT_FRACTION:
         return cli_parse_real("validation-fraction", text, 0, 0.999, &o->validation_fraction);
     case OPT_SHARD_TOKENS:
         return cli_parse_int("shard-tokens", text, 1, 1ll << 40, &o->shard_tokens);
+    case OPT_PACK:
+        return cli_parse_int("pack", text, 1, 1 << 20, &o->pack);
     case OPT_SEED:
         YX_CHECK(cli_parse_int("split-seed", text, 0, INT64_MAX, &value));
         o->split_seed = (uint64_t)value;
@@ -178,8 +206,20 @@ static yx_status parse_option(int code, const char *text, prepare_options *o, co
     case OPT_STRICT:
         o->corpus.strict = true;
         return YX_OK;
+    case OPT_COUNT_WITH:
+        o->count_tokenizer = text;
+        return YX_OK;
+    case OPT_NEAR_DUPLICATES:
+        o->near_duplicates = true;
+        return YX_OK;
+    case OPT_SOURCE:
+        o->source = text;
+        return YX_OK;
     case OPT_FORCE:
         o->force = true;
+        return YX_OK;
+    case OPT_RESTART:
+        o->restart = true;
         return YX_OK;
     default:
         return parse_number(code, text, o);
@@ -191,13 +231,21 @@ typedef struct live_line {
     double last; // seconds at which a line was printed
 } live_line;
 
+// The share that is read, and from the speed since the last shard of an earlier run, the time left.
+static void describe_rest(const prepare_counts *c, char *out, size_t capacity) {
+    double total = (double)c->corpus.input_total, done = (double)c->corpus.input_bytes;
+    double fresh = done - (double)c->resumed_input_bytes, seconds = c->seconds - c->resumed_seconds;
+    if (total > 0 && fresh > 0 && c->resumed_seconds >= 0)
+        snprintf(out, capacity, ", %.0f %%, %.0f s left", 100 * done / total, seconds * (total - done) / fresh);
+}
+
 static void show_progress(void *context, const prepare_counts *c) {
     live_line *line = context;
     char rest[64] = "";
     if (!line->terminal && c->seconds - line->last < 10) return;
     line->last = c->seconds;
-    double share = c->corpus.input_total > 0 ? (double)c->corpus.input_bytes / (double)c->corpus.input_total : 0;
-    if (share > 0) snprintf(rest, sizeof rest, ", %.0f %%, %.0f s left", 100 * share, c->seconds * (1 - share) / share);
+    describe_rest(c, rest, sizeof rest);
+    if (c->resumed_documents > 0 && c->resumed_seconds < 0) snprintf(rest, sizeof rest, ", reading over what is done");
     double tokens = (double)(c->tokens[PREPARE_TRAIN] + c->tokens[PREPARE_VALIDATION]);
     fprintf(stderr, "%s%" PRId64 " documents read, %.1f M tokens, %.1f MB/s%s%s", line->terminal ? "\r\033[K" : "",
             c->corpus.documents, tokens / 1e6, (double)c->corpus.bytes / 1e6 / c->seconds, rest,
@@ -208,6 +256,14 @@ static void print_summary(const prepare_options *o, const prepare_counts *c) {
     int64_t tokens = c->tokens[PREPARE_TRAIN] + c->tokens[PREPARE_VALIDATION] - c->kept;
     printf("read        %" PRId64 " documents from %" PRId64 " files in %.1f s (%.1f MB/s)\n", c->corpus.documents,
            c->corpus.files, c->seconds, (double)c->corpus.bytes / 1e6 / c->seconds);
+    printf("            %" PRId64 " bytes of text, %" PRId64 " bytes as stored\n", c->corpus.bytes,
+           c->corpus.input_bytes);
+    if (c->resumed_shards > 0)
+        printf("continued   behind %" PRId64 " shards of an earlier run, made of the first %" PRId64 " documents\n",
+               c->resumed_shards, c->resumed_documents);
+    if (c->rounded_scores > 0)
+        printf("judged      %" PRId64 " documents by int_score, which is rounded: they have no score\n",
+               c->rounded_scores);
     for (int i = 0; i < CORPUS_MALFORMED_KINDS; i++)
         if (c->corpus.malformed[i] > 0)
             printf("malformed   %" PRId64 " lines: %s\n", c->corpus.malformed[i], corpus_malformed_name(i));

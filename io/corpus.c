@@ -52,6 +52,7 @@ static yx_status copy_options(corpus *c, const corpus_options *given) {
     YX_CHECK(copy_name(&c->options.language_field, given->language_field, "language"));
     c->options.max_line_bytes = given->max_line_bytes ? given->max_line_bytes : default_max_line;
     c->options.strict = given->strict;
+    c->options.stop = given->stop;
 fail:
     return status;
 }
@@ -80,7 +81,6 @@ void corpus_close(corpus *c) {
     if (!c) return;
     close_file(c);
     corpus_lines_free(&c->lines);
-    corpus_json_free(&c->json);
     corpus_files_free(&c->files);
     free((char *)c->options.text_field);
     free((char *)c->options.id_field);
@@ -101,7 +101,7 @@ static yx_status open_file(corpus *c) {
     const corpus_file *file = &c->files.items[c->next_file++];
     c->name = strcmp(file->path, "-") == 0 ? "standard input" : file->path;
     c->kind = file->kind;
-    yx_status status = corpus_stream_open(file->path, c->name, &c->stream);
+    yx_status status = corpus_stream_open(file->path, c->name, c->options.stop, &c->stream);
     if (status != YX_OK) return status;
     corpus_lines_start(&c->lines, c->stream, c->options.max_line_bytes);
     c->counts.files++;
@@ -118,7 +118,7 @@ static yx_status malformed(corpus *c, corpus_malformed kind, int64_t line, const
 }
 
 // The next line without a byte-order mark at the start of the file.
-static yx_status next_line(corpus *c, const char **line, size_t *size, bool *cut) {
+static yx_status next_line(corpus *c, char **line, size_t *size, bool *cut) {
     yx_status status = corpus_lines_next(&c->lines, line, size, cut);
     if (status != YX_OK || !*line) return status;
     if (c->lines.number == 1 && *size >= 3 && memcmp(*line, "\xef\xbb\xbf", 3) == 0) {
@@ -137,7 +137,7 @@ static bool is_blank(const char *text, size_t size) {
 // doc->text stays NULL at the end of the file.
 static yx_status next_json(corpus *c, corpus_document *doc) {
     yx_status status = YX_OK;
-    const char *line;
+    char *line;
     size_t size;
     bool cut;
     for (;;) {
@@ -181,7 +181,7 @@ static yx_status append_text(corpus *c, size_t used, const char *line, size_t si
 // Lines up to a separator or the end of the file. `*too_long`: above the limit, the rest is dropped.
 static yx_status collect_text(corpus *c, size_t *size, int64_t *first_line, bool *too_long, bool *ended) {
     yx_status status = YX_OK;
-    const char *line;
+    char *line;
     size_t count;
     bool cut;
     *size = 0;

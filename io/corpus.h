@@ -2,6 +2,7 @@
 // bytes), text files, folders of them. docs/data-format.md lists what is read.
 #pragma once
 #include "common/status.h"
+#include <stdatomic.h>
 #include <stdint.h>
 
 // NULL or 0 means the default.
@@ -13,6 +14,7 @@ typedef struct corpus_options {
     const char *language_field;    // "language"
     size_t max_line_bytes;         // 64 MiB: a longer JSON line, or text document, is malformed
     bool strict;                   // the first malformed line ends reading with YX_ERR_DATA
+    const atomic_bool *stop;       // when it becomes non-zero, waiting for a pipe ends with YX_ERR_INTERRUPTED
 } corpus_options;
 
 // Everything is valid until the next corpus_next or corpus_close.
@@ -21,6 +23,7 @@ typedef struct corpus_document {
     size_t size;          // bytes
     const char *id;       // NULL when the line has none (or an empty one), and for text files
     double score;         // NaN when absent
+    bool rounded_score;   // it is "int_score", which FineWeb-Edu rounds: the line has no score
     int64_t token_count;  // -1 when absent; the data set's own count (for FineWeb-Edu: GPT-2 tokens)
     const char *language; // NULL when absent
     const char *source;   // the file, or "standard input"

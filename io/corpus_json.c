@@ -1,8 +1,18 @@
 #include "io/corpus_json.h"
+#include "io/corpus_scan.h"
+#include "io/corpus_utf8.h"
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+enum { FIELD_TEXT, FIELD_ID, FIELD_SCORE, FIELD_INT_SCORE, FIELD_TOKEN_COUNT, FIELD_LANGUAGE, FIELDS };
+
+// The values of the fields that are read; of kind SCAN_NULL where the line has none.
+typedef struct fields {
+    const char *names[FIELDS];
+    scan_value root[FIELDS], metadata[FIELDS];
+} fields;
 
 __attribute__((format(printf, 4, 5))) static bool refuse(corpus_json *j, corpus_malformed *kind, corpus_malformed what,
                                                          const char *format, ...) {
@@ -14,88 +24,115 @@ __attribute__((format(printf, 4, 5))) static bool refuse(corpus_json *j, corpus_
     return false;
 }
 
-void corpus_json_free(corpus_json *j) {
-    json_decref(j->root);
-    j->root = NULL;
+static void store(const fields *f, scan_value *values, const char *key, const scan_value *value) {
+    for (int i = 0; i < FIELDS; i++)
+        if (strcmp(key, f->names[i]) == 0) values[i] = *value;
 }
 
-static bool load(corpus_json *j, const char *line, size_t size, corpus_malformed *kind) {
-    json_error_t error;
-    corpus_json_free(j);
+// The members of an object whose opening brace is taken, those of "metadata" apart.
+static bool read_members(corpus_scan *s, fields *f, scan_value *values) {
+    const char *key;
+    size_t size;
+    if (corpus_scan_take(s, '}')) return true;
+    do {
+        scan_value value;
+        if (!corpus_scan_string(s, &key, &size)) return false;
+        if (!corpus_scan_take(s, ':')) return corpus_scan_refuse(s, "a colon is missing");
+        bool inner = values == f->root && strcmp(key, "metadata") == 0 && corpus_scan_take(s, '{');
+        if (inner) {
+            if (!read_members(s, f, f->metadata)) return false;
+        } else {
+            if (!corpus_scan_value(s, &value)) return false;
+            store(f, values, key, &value);
+        }
+    } while (corpus_scan_take(s, ','));
+    return corpus_scan_take(s, '}') || corpus_scan_refuse(s, "a comma or closing bracket is missing");
+}
+
+static bool load(corpus_json *j, char *line, size_t size, fields *f, corpus_malformed *kind) {
+    corpus_scan s = {.begin = line, .p = line, .end = line + size};
+    scan_value value;
     if (memchr(line, 0, size)) return refuse(j, kind, CORPUS_NUL, "a zero byte");
-    // Whole numbers as doubles: a field of no interest may hold one beyond 64 bits.
-    j->root = json_loadb(line, size, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL, &error);
-    if (j->root && !json_is_object(j->root)) return refuse(j, kind, CORPUS_NOT_OBJECT, "the line is not {…}");
-    if (j->root) return true;
-    switch (json_error_code(&error)) {
-    case json_error_invalid_utf8:
-        return refuse(j, kind, CORPUS_BAD_UTF8, "%s", error.text);
-    case json_error_null_character:
-        return refuse(j, kind, CORPUS_NUL, "\\u0000");
-    default:
-        return refuse(j, kind, CORPUS_BAD_JSON, "column %d: %s", error.column, error.text);
-    }
+    size_t good = corpus_utf8_check(line, size);
+    if (good < size) return refuse(j, kind, CORPUS_BAD_UTF8, "at byte %zu", good + 1);
+    bool is_object = corpus_scan_take(&s, '{');
+    bool read = is_object ? read_members(&s, f, f->root) : corpus_scan_value(&s, &value);
+    if (!read || !corpus_scan_ended(&s))
+        return refuse(j, kind, s.nul ? CORPUS_NUL : CORPUS_BAD_JSON, "%s at byte %zu", s.error,
+                      (size_t)(s.p - s.begin) + 1);
+    return is_object || refuse(j, kind, CORPUS_NOT_OBJECT, "the line is not {…}");
 }
 
-// null counts as absent.
-static const json_t *find(const json_t *root, const char *name) {
-    const json_t *value = json_object_get(root, name);
-    if (!value || json_is_null(value)) value = json_object_get(json_object_get(root, "metadata"), name);
-    return json_is_null(value) ? NULL : value;
+// null counts as absent: NULL.
+static const scan_value *find(const fields *f, int field) {
+    const scan_value *value = &f->root[field];
+    if (value->kind == SCAN_NULL) value = &f->metadata[field];
+    return value->kind == SCAN_NULL ? NULL : value;
 }
 
-static bool read_id(corpus_json *j, const char *name, corpus_document *doc, corpus_malformed *kind) {
-    const json_t *value = json_object_get(j->root, name);
-    if (!value || json_is_null(value)) return true;
-    if (json_is_real(value)) {
-        snprintf(j->number_id, sizeof j->number_id, "%.17g", json_real_value(value));
+static bool read_text(corpus_json *j, const fields *f, corpus_document *doc, corpus_malformed *kind) {
+    const scan_value *value = &f->root[FIELD_TEXT];
+    if (value->kind != SCAN_STRING)
+        return refuse(j, kind, CORPUS_NO_TEXT, "\"%s\" is %s", f->names[FIELD_TEXT],
+                      value->kind == SCAN_NULL ? "missing" : "not text");
+    doc->text = value->text;
+    doc->size = value->size;
+    return true;
+}
+
+static bool read_id(corpus_json *j, const fields *f, corpus_document *doc, corpus_malformed *kind) {
+    const scan_value *value = &f->root[FIELD_ID];
+    if (value->kind == SCAN_NULL) return true;
+    if (value->kind == SCAN_NUMBER) {
+        snprintf(j->number_id, sizeof j->number_id, "%.17g", value->number);
         doc->id = j->number_id;
         return true;
     }
-    if (!json_is_string(value)) return refuse(j, kind, CORPUS_BAD_FIELD, "\"%s\" is not text", name);
-    if (json_string_length(value) > 0) doc->id = json_string_value(value);
+    if (value->kind != SCAN_STRING) return refuse(j, kind, CORPUS_BAD_FIELD, "\"%s\" is not text", f->names[FIELD_ID]);
+    if (value->size > 0) doc->id = value->text;
     return true;
 }
 
-static bool read_number(corpus_json *j, const char *name, double *out, corpus_malformed *kind) {
-    const json_t *value = find(j->root, name);
+static bool read_number(corpus_json *j, const fields *f, int field, double *out, corpus_malformed *kind) {
+    const scan_value *value = find(f, field);
     if (!value) return true;
-    if (!json_is_real(value)) return refuse(j, kind, CORPUS_BAD_FIELD, "\"%s\" is not a number", name);
-    *out = json_real_value(value);
+    if (value->kind != SCAN_NUMBER || !isfinite(value->number))
+        return refuse(j, kind, CORPUS_BAD_FIELD, "\"%s\" is not a number", f->names[field]);
+    *out = value->number;
     return true;
 }
 
-static bool read_token_count(corpus_json *j, const char *name, corpus_document *doc, corpus_malformed *kind) {
+static bool read_score(corpus_json *j, const fields *f, corpus_document *doc, corpus_malformed *kind) {
+    if (!read_number(j, f, FIELD_SCORE, &doc->score, kind)) return false;
+    if (!isnan(doc->score)) return true;
+    if (!read_number(j, f, FIELD_INT_SCORE, &doc->score, kind)) return false;
+    doc->rounded_score = !isnan(doc->score);
+    return true;
+}
+
+static bool read_token_count(corpus_json *j, const fields *f, corpus_document *doc, corpus_malformed *kind) {
     double count = NAN;
-    if (!read_number(j, name, &count, kind)) return false;
+    if (!read_number(j, f, FIELD_TOKEN_COUNT, &count, kind)) return false;
     if (isnan(count)) return true;
     if (count < 0 || count > 9007199254740992.0 || count != floor(count))
-        return refuse(j, kind, CORPUS_BAD_FIELD, "\"%s\" is not a count", name);
+        return refuse(j, kind, CORPUS_BAD_FIELD, "\"%s\" is not a count", f->names[FIELD_TOKEN_COUNT]);
     doc->token_count = (int64_t)count;
     return true;
 }
 
-static bool read_language(corpus_json *j, const char *name, corpus_document *doc, corpus_malformed *kind) {
-    const json_t *value = find(j->root, name);
-    if (value && !json_is_string(value)) return refuse(j, kind, CORPUS_BAD_FIELD, "\"%s\" is not text", name);
-    doc->language = json_string_value(value);
+static bool read_language(corpus_json *j, const fields *f, corpus_document *doc, corpus_malformed *kind) {
+    const scan_value *value = find(f, FIELD_LANGUAGE);
+    if (value && value->kind != SCAN_STRING)
+        return refuse(j, kind, CORPUS_BAD_FIELD, "\"%s\" is not text", f->names[FIELD_LANGUAGE]);
+    doc->language = value ? value->text : NULL;
     return true;
 }
 
-bool corpus_json_parse(corpus_json *j, const char *line, size_t size, const corpus_options *options,
-                       corpus_document *doc, corpus_malformed *kind) {
-    if (!load(j, line, size, kind)) return false;
-    const json_t *text = json_object_get(j->root, options->text_field);
-    if (!json_is_string(text))
-        return refuse(j, kind, CORPUS_NO_TEXT, "\"%s\" is %s", options->text_field, text ? "not text" : "missing");
-    doc->text = json_string_value(text);
-    doc->size = json_string_length(text);
-    doc->id = doc->language = NULL;
-    doc->score = NAN;
-    doc->token_count = -1;
-    if (!read_id(j, options->id_field, doc, kind) || !read_number(j, options->score_field, &doc->score, kind) ||
-        !read_token_count(j, options->token_count_field, doc, kind) ||
-        !read_language(j, options->language_field, doc, kind))
-        return false;
-    return !isnan(doc->score) || read_number(j, "int_score", &doc->score, kind);
+bool corpus_json_parse(corpus_json *j, char *line, size_t size, const corpus_options *options, corpus_document *doc,
+                       corpus_malformed *kind) {
+    fields f = {.names = {options->text_field, options->id_field, options->score_field, "int_score",
+                          options->token_count_field, options->language_field}};
+    *doc = (corpus_document){.score = NAN, .token_count = -1};
+    return load(j, line, size, &f, kind) && read_text(j, &f, doc, kind) && read_id(j, &f, doc, kind) &&
+           read_score(j, &f, doc, kind) && read_token_count(j, &f, doc, kind) && read_language(j, &f, doc, kind);
 }

@@ -1,6 +1,7 @@
 #include "io/corpus_stream.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,12 +9,13 @@
 #include <zstd.h>
 #include <zstd_errors.h>
 
-enum { PIECE = 1 << 17, MAGIC = 4 };
+enum { PIECE = 1 << 17, MAGIC = 4, WAIT_MILLISECONDS = 100 };
 
 typedef enum stream_format { STREAM_PLAIN, STREAM_GZIP, STREAM_ZSTD } stream_format;
 
 struct corpus_stream {
     const char *name;
+    const atomic_bool *stop;
     int fd;
     stream_format format;
     int64_t input_bytes;
@@ -24,13 +26,27 @@ struct corpus_stream {
     z_stream gzip;
     bool gzip_ready;
     ZSTD_DCtx *zstd;
-    char in[PIECE], out[PIECE];
+    char in[PIECE + 1], out[PIECE + 1];
 };
+
+// A pipe may stay silent for long: waits for it in pieces, so that `stop` is seen.
+static yx_status await_input(const corpus_stream *s) {
+    struct pollfd input = {.fd = s->fd, .events = POLLIN};
+    while (s->stop) {
+        if (atomic_load(s->stop)) return yx_fail(YX_ERR_INTERRUPTED, "reading %s was stopped", s->name);
+        int n = poll(&input, 1, WAIT_MILLISECONDS);
+        if (n < 0 && errno != EINTR) return yx_fail_errno("cannot wait for %s", s->name);
+        if (n > 0) break;
+    }
+    return YX_OK;
+}
 
 // Reads more input behind what is there; at the end of the file sets in_eof.
 static yx_status fill_input(corpus_stream *s) {
     if (s->in_begin == s->in_end) s->in_begin = s->in_end = 0;
     for (;;) {
+        yx_status status = await_input(s);
+        if (status != YX_OK) return status;
         ssize_t n = read(s->fd, s->in + s->in_end, PIECE - s->in_end);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return yx_fail_errno("cannot read %s", s->name);
@@ -51,7 +67,7 @@ static yx_status detect_format(corpus_stream *s) {
     if (s->in_end < MAGIC) return YX_OK;
     if (memcmp(s->in, zstd_magic, MAGIC) == 0) s->format = STREAM_ZSTD;
     if (memcmp(s->in, "PAR1", MAGIC) == 0)
-        return yx_fail(YX_ERR_DATA, "%s is a Parquet file: convert it to JSON lines first (see docs/data-format.md)",
+        return yx_fail(YX_ERR_DATA, "%s is a Parquet file: convert it on the way in with scripts/parquet_to_jsonl",
                        s->name);
     return YX_OK;
 }
@@ -68,11 +84,12 @@ static yx_status start_decompressor(corpus_stream *s) {
     return YX_OK;
 }
 
-yx_status corpus_stream_open(const char *path, const char *name, corpus_stream **out) {
+yx_status corpus_stream_open(const char *path, const char *name, const atomic_bool *stop, corpus_stream **out) {
     yx_status status = YX_OK;
     corpus_stream *s = calloc(1, sizeof *s);
     if (!s) return yx_fail(YX_ERR_NO_MEMORY, "no memory to read %s", name);
     s->name = name;
+    s->stop = stop;
     s->fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
     if (s->fd < 0) {
         status = yx_fail_errno("cannot open %s", name);
@@ -136,7 +153,7 @@ static yx_status zstd_step(corpus_stream *s, size_t *size) {
     return YX_OK;
 }
 
-static yx_status read_plain(corpus_stream *s, const char **data, size_t *size) {
+static yx_status read_plain(corpus_stream *s, char **data, size_t *size) {
     yx_status status = YX_OK;
     if (s->in_begin == s->in_end && !s->in_eof) status = fill_input(s);
     *data = s->in + s->in_begin;
@@ -145,7 +162,7 @@ static yx_status read_plain(corpus_stream *s, const char **data, size_t *size) {
     return status;
 }
 
-yx_status corpus_stream_read(corpus_stream *s, const char **data, size_t *size) {
+yx_status corpus_stream_read(corpus_stream *s, char **data, size_t *size) {
     if (s->format == STREAM_PLAIN) return read_plain(s, data, size);
     *data = s->out;
     *size = 0;

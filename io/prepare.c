@@ -1,8 +1,7 @@
 #include "io/prepare.h"
 #include "io/prepare_encode.h"
-#include "io/prepare_filter.h"
 #include "io/prepare_output.h"
-#include "io/tokenizer.h"
+#include "io/prepare_reader.h"
 #include <string.h>
 #include <time.h>
 
@@ -11,12 +10,13 @@ static const double progress_interval = 0.5;
 typedef struct preparation {
     const prepare_options *options;
     prepare_counts *counts;
-    yx_tokenizer *tokenizer;
-    corpus *corpus;
-    prepare_filter *filter;
+    yx_tokenizer *tokenizer, *counter;
+    prepare_tokenizers tokenizers;
+    prepare_reader *reader;
     encode_pool *pool;
     prepare_output *output;
-    double begin, last_progress;
+    prepare_position begin, end;
+    double started, last_progress;
 } preparation;
 
 static double now(void) {
@@ -25,30 +25,42 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static yx_status load_tokenizers(preparation *p) {
+    yx_status status = YX_OK;
+    const prepare_options *o = p->options;
+    YX_CHECK(tokenizer_load(o->tokenizer, &p->tokenizer));
+    if (o->count_tokenizer && o->min_tokens > 0) YX_CHECK(tokenizer_load(o->count_tokenizer, &p->counter));
+    p->tokenizers = (prepare_tokenizers){p->tokenizer, p->counter ? p->counter : p->tokenizer};
+fail:
+    return status;
+}
+
 static yx_status open_all(preparation *p) {
     yx_status status = YX_OK;
     const prepare_options *o = p->options;
-    YX_CHECK(corpus_open(o->inputs, o->n_inputs, &o->corpus, &p->corpus));
-    YX_CHECK(tokenizer_load(o->tokenizer, &p->tokenizer));
-    YX_CHECK(prepare_output_open(o, p->tokenizer, &p->output));
-    YX_CHECK(prepare_filter_open(o, &p->filter));
-    YX_CHECK(encode_pool_open(p->tokenizer, o->threads, &p->pool));
+    YX_CHECK(prepare_reader_open(o, &p->reader));
+    YX_CHECK(load_tokenizers(p));
+    YX_CHECK(prepare_output_open(o, &p->tokenizers, &p->output, &p->begin));
+    const encode_options encoding = {p->tokenizer, p->counter, o->near_duplicates, o->threads};
+    YX_CHECK(encode_pool_open(&encoding, &p->pool));
+    YX_CHECK(prepare_reader_start(p->reader, p->pool, p->begin));
 fail:
     return status;
 }
 
 static void close_all(preparation *p) {
+    prepare_reader_free(p->reader); // before the pool that it fills
     encode_pool_close(p->pool);
-    prepare_filter_close(p->filter);
     prepare_output_close(p->output);
+    tokenizer_free(p->counter);
     tokenizer_free(p->tokenizer);
-    corpus_close(p->corpus);
 }
 
 static void update_counts(preparation *p) {
-    if (p->corpus) p->counts->corpus = corpus_get_counts(p->corpus);
+    memset(p->counts->dropped, 0, sizeof p->counts->dropped);
+    if (p->reader) prepare_reader_count(p->reader, p->counts);
     if (p->output) prepare_output_count(p->output, p->counts);
-    p->counts->seconds = now() - p->begin;
+    p->counts->seconds = now() - p->started;
 }
 
 static void show_progress(preparation *p) {
@@ -58,43 +70,17 @@ static void show_progress(preparation *p) {
     p->options->progress(p->options->context, p->counts);
 }
 
-static bool contains(const uint32_t *ids, size_t count, int64_t id) {
-    for (size_t i = 0; i < count; i++)
-        if (ids[i] == id) return true;
-    return false;
-}
-
-// Takes the oldest encoded document and writes it, or drops it for what only its tokens tell.
-static yx_status write_one(preparation *p) {
+// Writes documents as they are encoded, until the reader has no more.
+static yx_status write_all(preparation *p) {
     yx_status status = YX_OK;
     const encode_job *job;
-    YX_CHECK(encode_pool_take(p->pool, &job));
-    if ((int64_t)job->count < p->options->min_tokens) p->counts->dropped[DROP_TOKENS]++;
-    else if (contains(job->ids, job->count, tokenizer_eot(p->tokenizer))) p->counts->dropped[DROP_END_OF_TEXT]++;
-    else status = prepare_output_add(p->output, job);
-fail:
-    return status;
-}
-
-static yx_status read_one(preparation *p, bool *ended) {
-    yx_status status = YX_OK;
-    corpus_document doc;
-    encode_job job = {0};
-    prepare_drop reason;
-    bool keep;
-    *ended = p->options->max_documents > 0 && corpus_get_counts(p->corpus).documents >= p->options->max_documents;
-    if (*ended) return YX_OK;
-    YX_CHECK(corpus_next(p->corpus, &doc));
-    *ended = !doc.text;
-    if (*ended) return YX_OK;
-    YX_CHECK(prepare_filter_check(p->filter, &doc, &keep, &reason, &job.chars, &job.source_hash));
-    if (!keep) {
-        p->counts->dropped[reason]++;
-        return YX_OK;
+    encode_state state = ENCODE_IDLE;
+    while (state != ENCODE_ENDED) {
+        if (p->options->stop && *p->options->stop) YX_FAIL(YX_ERR_INTERRUPTED, "interrupted: no data set was written");
+        YX_CHECK(encode_pool_take(p->pool, &job, &state));
+        if (state == ENCODE_JOB) YX_CHECK(prepare_output_add(p->output, job));
+        show_progress(p);
     }
-    job.score = (float)doc.score;
-    while (encode_pool_full(p->pool)) YX_CHECK(write_one(p));
-    YX_CHECK(encode_pool_submit(p->pool, doc.text, doc.size, &job));
 fail:
     return status;
 }
@@ -102,12 +88,10 @@ fail:
 static yx_status run(preparation *p) {
     yx_status status = YX_OK;
     YX_CHECK(open_all(p));
-    for (bool ended = false; !ended || !encode_pool_empty(p->pool);) {
-        if (p->options->stop && *p->options->stop) YX_FAIL(YX_ERR_INTERRUPTED, "interrupted: no data set was written");
-        if (ended) YX_CHECK(write_one(p));
-        else YX_CHECK(read_one(p, &ended));
-        show_progress(p);
-    }
+    YX_CHECK(write_all(p));
+    YX_CHECK(prepare_reader_wait(p->reader, &p->end));
+    update_counts(p);
+    YX_CHECK(prepare_output_finish(p->output, p->end, p->counts));
     update_counts(p);
     YX_CHECK(prepare_output_publish(p->output, p->counts));
 fail:
@@ -117,7 +101,7 @@ fail:
 yx_status prepare_run(const prepare_options *options, prepare_counts *counts) {
     preparation p = {.options = options, .counts = counts};
     memset(counts, 0, sizeof *counts);
-    p.begin = p.last_progress = now();
+    p.started = p.last_progress = now();
     yx_status status = run(&p);
     update_counts(&p);
     close_all(&p);

@@ -5,8 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { SLOTS_PER_THREAD = 16, MAX_BYTES_IN_FLIGHT = 256 << 20, KEEP_BUFFER = 4 << 20, MAX_MESSAGE = 2048 };
+// What is in flight takes the texts, up to four times as much for their tokens, and what the slots keep.
+enum { SLOTS_PER_THREAD = 16, MAX_BYTES_IN_FLIGHT = 64 << 20, KEEP_BUFFER = 256 << 10, MAX_MESSAGE = 2048 };
+static const long wait_nanoseconds = 100000000;
 
 typedef struct slot {
     encode_job job;
@@ -17,19 +20,26 @@ typedef struct slot {
 } slot;
 
 struct encode_pool {
-    const yx_tokenizer *tokenizer;
-    int n_threads, started;
+    encode_options options;
+    int started;
     pthread_t *threads;
     int64_t n_slots;
-    slot *slots;              // ring
-    int64_t taken, submitted; // only the caller changes them
-    int64_t bytes;            // of the texts in flight; the caller's
+    slot *slots; // ring
     pthread_mutex_t lock;
-    pthread_cond_t work, done;
-    int64_t begun;     // under the lock: jobs that a thread has picked up
-    int64_t available; // under the lock: jobs that may be picked up (= submitted)
-    bool stop;
+    pthread_cond_t work, done, room;
+    // Under the lock.
+    int64_t submitted, begun, released;
+    int64_t bytes;  // of the texts in flight
+    bool lent;      // the taker has the oldest slot
+    bool ended;     // nothing more is submitted
+    bool stop, bye; // no more submissions are wanted; the threads end
 };
+
+// What a thread encodes with.
+typedef struct worker {
+    const encode_options *options;
+    tokenizer_scratch *scratch, *count_scratch;
+} worker;
 
 static yx_status reserve(void **buffer, size_t *capacity, size_t size) {
     if (size <= *capacity) return YX_OK;
@@ -40,12 +50,12 @@ static yx_status reserve(void **buffer, size_t *capacity, size_t size) {
     return YX_OK;
 }
 
-static yx_status encode(const yx_tokenizer *tokenizer, tokenizer_scratch *scratch, slot *s) {
+static yx_status encode(const worker *w, slot *s) {
     const uint32_t *ids;
     size_t count;
     void *buffer = s->job.ids;
-    yx_status status =
-        tokenizer_encode(tokenizer, scratch, s->job.text, s->job.size, TOKENIZER_NO_SPECIAL, &ids, &count);
+    yx_status status = tokenizer_encode(w->options->tokenizer, w->scratch, s->job.text, s->job.size,
+                                        TOKENIZER_NO_SPECIAL, &ids, &count);
     if (status == YX_OK) status = reserve(&buffer, &s->id_capacity, count * sizeof *ids);
     s->job.ids = buffer;
     if (status != YX_OK) return status;
@@ -54,30 +64,51 @@ static yx_status encode(const yx_tokenizer *tokenizer, tokenizer_scratch *scratc
     return YX_OK;
 }
 
-static void run(encode_pool *p, tokenizer_scratch *scratch, yx_status broken, slot *s) {
-    s->status = broken == YX_OK ? encode(p->tokenizer, scratch, s) : broken;
+static yx_status count_tokens(const worker *w, encode_job *job) {
+    const uint32_t *ids;
+    size_t count = job->count;
+    yx_status status = YX_OK;
+    if (w->options->counter)
+        status = tokenizer_encode(w->options->counter, w->count_scratch, job->text, job->size, TOKENIZER_NO_SPECIAL,
+                                  &ids, &count);
+    job->counted = (int64_t)count;
+    return status;
+}
+
+static void run(const worker *w, yx_status broken, slot *s) {
+    s->status = broken;
+    if (s->status == YX_OK) s->status = encode(w, s);
+    if (s->status == YX_OK) s->status = count_tokens(w, &s->job);
+    if (w->options->sign) s->job.has_words = dedup_sign(s->job.text, s->job.size, s->job.bands);
     if (s->status == YX_OK) return;
     snprintf(s->message, sizeof s->message, "%s", yx_message());
     snprintf(s->origin, sizeof s->origin, "%s", yx_message_origin());
 }
 
+static yx_status equip(worker *w) {
+    yx_status status = tokenizer_scratch_new(w->options->tokenizer, &w->scratch);
+    if (status == YX_OK && w->options->counter) status = tokenizer_scratch_new(w->options->counter, &w->count_scratch);
+    return status;
+}
+
 static void *work(void *arg) {
     encode_pool *p = arg;
-    tokenizer_scratch *scratch = NULL;
-    yx_status broken = tokenizer_scratch_new(p->tokenizer, &scratch); // reported with the first job
+    worker w = {.options = &p->options};
+    yx_status broken = equip(&w); // reported with the first job
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        while (!p->stop && p->begun == p->available) pthread_cond_wait(&p->work, &p->lock);
-        if (p->stop) break;
+        while (!p->bye && p->begun == p->submitted) pthread_cond_wait(&p->work, &p->lock);
+        if (p->bye) break;
         slot *s = &p->slots[p->begun++ % p->n_slots];
         pthread_mutex_unlock(&p->lock);
-        run(p, scratch, broken, s);
+        run(&w, broken, s);
         pthread_mutex_lock(&p->lock);
         s->done = true;
         pthread_cond_signal(&p->done);
     }
     pthread_mutex_unlock(&p->lock);
-    tokenizer_scratch_free(scratch);
+    tokenizer_scratch_free(w.scratch);
+    tokenizer_scratch_free(w.count_scratch);
     return NULL;
 }
 
@@ -87,28 +118,32 @@ static yx_status start_threads(encode_pool *p) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = 0;
-    while (p->started < p->n_threads && error == 0) {
+    while (p->started < p->options.threads && error == 0) {
         error = pthread_create(&p->threads[p->started], NULL, work, p);
         p->started += error == 0;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     errno = error;
-    return error == 0 ? YX_OK : yx_fail_errno("cannot start %d threads", p->n_threads);
+    return error == 0 ? YX_OK : yx_fail_errno("cannot start %d threads", p->options.threads);
 }
 
-yx_status encode_pool_open(const yx_tokenizer *tokenizer, int threads, encode_pool **out) {
+yx_status encode_pool_open(const encode_options *options, encode_pool **out) {
     yx_status status = YX_OK;
+    pthread_condattr_t monotonic;
     encode_pool *p = calloc(1, sizeof *p);
     if (!p) return yx_fail(YX_ERR_NO_MEMORY, "no memory");
-    p->tokenizer = tokenizer;
-    p->n_threads = threads;
-    p->n_slots = (int64_t)threads * SLOTS_PER_THREAD;
+    p->options = *options;
+    p->n_slots = (int64_t)options->threads * SLOTS_PER_THREAD;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
-    pthread_cond_init(&p->done, NULL);
-    p->threads = calloc((size_t)threads, sizeof *p->threads);
+    pthread_cond_init(&p->room, NULL);
+    pthread_cond_init(&p->done, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    p->threads = calloc((size_t)options->threads, sizeof *p->threads);
     p->slots = calloc((size_t)p->n_slots, sizeof *p->slots);
-    if (!p->threads || !p->slots) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %d threads", threads);
+    if (!p->threads || !p->slots) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %d threads", options->threads);
     YX_CHECK(start_threads(p));
     *out = p;
     return YX_OK;
@@ -120,7 +155,7 @@ fail:
 void encode_pool_close(encode_pool *p) {
     if (!p) return;
     pthread_mutex_lock(&p->lock);
-    p->stop = true;
+    p->bye = true;
     pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->lock);
     for (int i = 0; i < p->started; i++) pthread_join(p->threads[i], NULL);
@@ -131,15 +166,10 @@ void encode_pool_close(encode_pool *p) {
     free(p->slots);
     free(p->threads);
     pthread_cond_destroy(&p->done);
+    pthread_cond_destroy(&p->room);
     pthread_cond_destroy(&p->work);
     pthread_mutex_destroy(&p->lock);
     free(p);
-}
-
-bool encode_pool_empty(const encode_pool *p) { return p->taken == p->submitted; }
-
-bool encode_pool_full(const encode_pool *p) {
-    return p->submitted - p->taken == p->n_slots || p->bytes > MAX_BYTES_IN_FLIGHT;
 }
 
 // A huge document's buffers are not kept for the next ones.
@@ -156,35 +186,95 @@ static void trim(slot *s) {
     }
 }
 
-yx_status encode_pool_submit(encode_pool *p, const char *text, size_t size, const encode_job *job) {
-    slot *s = &p->slots[p->submitted % p->n_slots];
-    trim(s);
+static yx_status fill(slot *s, const char *text, size_t size, const encode_job *job) {
+    encode_job next = *job;
     void *buffer = s->job.text;
     yx_status status = reserve(&buffer, &s->text_capacity, size);
     s->job.text = buffer;
     if (status != YX_OK) return status;
     memcpy(s->job.text, text, size);
-    s->job.size = size;
-    s->job.chars = job->chars;
-    s->job.source_hash = job->source_hash;
-    s->job.score = job->score;
-    p->bytes += (int64_t)size;
-    p->submitted++;
+    next.text = s->job.text;
+    next.size = size;
+    next.ids = s->job.ids;
+    s->job = next;
+    s->done = false; // no other thread looks at a slot that is not submitted
+    return YX_OK;
+}
+
+static bool is_full(const encode_pool *p) {
+    int64_t in_flight = p->submitted - p->released;
+    return in_flight == p->n_slots || (in_flight > 0 && p->bytes > MAX_BYTES_IN_FLIGHT);
+}
+
+yx_status encode_pool_submit(encode_pool *p, const char *text, size_t size, const encode_job *job) {
     pthread_mutex_lock(&p->lock);
-    s->done = false;
-    p->available = p->submitted;
+    while (!p->stop && is_full(p)) pthread_cond_wait(&p->room, &p->lock);
+    bool stop = p->stop;
+    slot *s = &p->slots[p->submitted % p->n_slots];
+    pthread_mutex_unlock(&p->lock);
+    if (stop) return yx_fail(YX_ERR_INTERRUPTED, "encoding was stopped");
+    yx_status status = fill(s, text, size, job);
+    if (status != YX_OK) return status;
+    pthread_mutex_lock(&p->lock);
+    p->submitted++;
+    p->bytes += (int64_t)size;
     pthread_cond_signal(&p->work);
     pthread_mutex_unlock(&p->lock);
     return YX_OK;
 }
 
-yx_status encode_pool_take(encode_pool *p, const encode_job **out) {
-    slot *s = &p->slots[p->taken % p->n_slots];
+void encode_pool_end(encode_pool *p) {
     pthread_mutex_lock(&p->lock);
-    while (!s->done) pthread_cond_wait(&p->done, &p->lock);
+    p->ended = true;
+    pthread_cond_signal(&p->done);
     pthread_mutex_unlock(&p->lock);
-    p->taken++;
+}
+
+void encode_pool_stop(encode_pool *p) {
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_cond_signal(&p->room);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void release(encode_pool *p) {
+    if (!p->lent) return;
+    slot *s = &p->slots[p->released % p->n_slots];
     p->bytes -= (int64_t)s->job.size;
+    trim(s);
+    p->released++;
+    p->lent = false;
+    pthread_cond_signal(&p->room);
+}
+
+static encode_state look(const encode_pool *p) {
+    if (p->released < p->submitted) return p->slots[p->released % p->n_slots].done ? ENCODE_JOB : ENCODE_IDLE;
+    return p->ended ? ENCODE_ENDED : ENCODE_IDLE;
+}
+
+// Waits while nothing is there, but not for long.
+static encode_state await(encode_pool *p) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += wait_nanoseconds;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    while (look(p) == ENCODE_IDLE && pthread_cond_timedwait(&p->done, &p->lock, &until) == 0) {
+    }
+    return look(p);
+}
+
+yx_status encode_pool_take(encode_pool *p, const encode_job **out, encode_state *state) {
+    *out = NULL;
+    pthread_mutex_lock(&p->lock);
+    release(p);
+    *state = await(p);
+    p->lent = *state == ENCODE_JOB;
+    slot *s = &p->slots[p->released % p->n_slots];
+    pthread_mutex_unlock(&p->lock);
+    if (*state != ENCODE_JOB) return YX_OK;
     *out = &s->job;
     if (s->status != YX_OK) yx_set_message(s->message, s->origin);
     return s->status;

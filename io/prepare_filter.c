@@ -1,5 +1,8 @@
 #include "io/prepare_filter.h"
 #include "common/hash.h"
+#include "common/log.h"
+#include "io/dedup.h"
+#include "io/dedup_set.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -8,8 +11,8 @@
 
 struct prepare_filter {
     const prepare_options *options;
-    uint64_t *seen; // hashes of the texts so far: open addressing, 0 = free, at most half full
-    size_t seen_count, seen_capacity;
+    dedup_set seen; // hashes of the texts so far
+    int64_t rounded_scores;
 };
 
 const char *prepare_drop_name(prepare_drop reason) {
@@ -22,9 +25,11 @@ const char *prepare_drop_name(prepare_drop reason) {
         [DROP_NO_TOKEN_COUNT] = "no token_count",
         [DROP_TOKEN_COUNT] = "token_count too low",
         [DROP_CHARS] = "too few characters",
+        [DROP_MAX_CHARS] = "too many characters",
         [DROP_DUPLICATE] = "duplicate",
         [DROP_TOKENS] = "too few tokens",
         [DROP_END_OF_TEXT] = "contains an end-of-text token",
+        [DROP_NEAR_DUPLICATE] = "near-duplicate",
     };
     return names[reason];
 }
@@ -39,40 +44,8 @@ yx_status prepare_filter_open(const prepare_options *options, prepare_filter **o
 
 void prepare_filter_close(prepare_filter *f) {
     if (!f) return;
-    free(f->seen);
+    dedup_set_free(&f->seen);
     free(f);
-}
-
-// The slot of `hash`, or the free one where it belongs.
-static uint64_t *find(uint64_t *table, size_t capacity, uint64_t hash) {
-    size_t at = hash & (capacity - 1);
-    while (table[at] != 0 && table[at] != hash) at = (at + 1) & (capacity - 1);
-    return &table[at];
-}
-
-static yx_status grow(prepare_filter *f) {
-    size_t capacity = f->seen_capacity ? f->seen_capacity * 2 : 1 << 16;
-    uint64_t *table = calloc(capacity, sizeof *table);
-    if (!table) return yx_fail(YX_ERR_NO_MEMORY, "no memory to remember %zu documents", f->seen_count);
-    for (size_t i = 0; i < f->seen_capacity; i++)
-        if (f->seen[i]) *find(table, capacity, f->seen[i]) = f->seen[i];
-    free(f->seen);
-    f->seen = table;
-    f->seen_capacity = capacity;
-    return YX_OK;
-}
-
-static yx_status remember(prepare_filter *f, uint64_t hash, bool *is_new) {
-    if ((f->seen_count + 1) * 2 > f->seen_capacity) {
-        yx_status status = grow(f);
-        if (status != YX_OK) return status;
-    }
-    hash += hash == 0;
-    uint64_t *place = find(f->seen, f->seen_capacity, hash);
-    *is_new = *place == 0;
-    *place = hash;
-    f->seen_count += *is_new;
-    return YX_OK;
 }
 
 // Bytes that are not UTF-8 continuation bytes.
@@ -94,22 +67,33 @@ static bool passes(const prepare_options *o, const corpus_document *doc, int64_t
     else if (count && doc->token_count < 0) *reason = DROP_NO_TOKEN_COUNT;
     else if (count && doc->token_count < o->min_token_count) *reason = DROP_TOKEN_COUNT;
     else if (chars < o->min_chars) *reason = DROP_CHARS;
+    else if (o->max_chars > 0 && chars > o->max_chars) *reason = DROP_MAX_CHARS;
     else return true;
     return false;
 }
 
-yx_status prepare_filter_check(prepare_filter *f, const corpus_document *doc, bool *keep, prepare_drop *reason,
-                               int64_t *chars, uint64_t *source_hash) {
-    *chars = count_chars(doc->text, doc->size);
-    *keep = passes(f->options, doc, *chars, reason);
-    if (!*keep) return YX_OK;
-    uint64_t text_hash = yx_hash64(doc->text, doc->size, 0);
-    *source_hash = doc->id ? yx_hash64(doc->id, strlen(doc->id), 0) : text_hash;
-    *reason = DROP_DUPLICATE;
-    return remember(f, text_hash, keep);
+// A rounded score is a coarser judge than was asked for: that is said once, and counted.
+static void note_rounded_score(prepare_filter *f, const corpus_document *doc) {
+    if (!doc->rounded_score || isnan(f->options->min_score)) return;
+    if (f->rounded_scores++ == 0)
+        yx_warn("%s:%lld has no score but a rounded int_score: such documents pass --min-score %g from int_score %g on",
+                doc->source, (long long)doc->line, f->options->min_score, ceil(f->options->min_score));
 }
 
-void prepare_filter_describe(const prepare_options *options, char *out, size_t capacity) {
+int64_t prepare_filter_rounded_scores(const prepare_filter *f) { return f->rounded_scores; }
+
+yx_status prepare_filter_check(prepare_filter *f, const corpus_document *doc, prepare_verdict *out) {
+    *out = (prepare_verdict){.chars = count_chars(doc->text, doc->size)};
+    note_rounded_score(f, doc);
+    out->keep = passes(f->options, doc, out->chars, &out->reason);
+    if (!out->keep) return YX_OK;
+    out->text_hash = yx_hash64(doc->text, doc->size, 0);
+    out->source_hash = doc->id ? yx_hash64(doc->id, strlen(doc->id), 0) : out->text_hash;
+    out->reason = DROP_DUPLICATE;
+    return dedup_set_add(&f->seen, out->text_hash, &out->keep);
+}
+
+void prepare_filter_describe(const prepare_options *options, const char *counter, char *out, size_t capacity) {
     size_t used = 0;
     out[0] = 0;
 // snprintf reports what it would have written; a cut expression is still a valid text.
@@ -122,7 +106,10 @@ void prepare_filter_describe(const prepare_options *options, char *out, size_t c
     TERM(options->language, "language==\"%s\"", options->language)
     TERM(options->min_token_count > 0, "token_count>=%" PRId64, options->min_token_count)
     TERM(options->min_chars > 0, "chars>=%" PRId64, options->min_chars)
-    TERM(options->min_tokens > 0, "tokens>=%" PRId64, options->min_tokens)
+    TERM(options->max_chars > 0, "chars<=%" PRId64, options->max_chars)
+    TERM(options->min_tokens > 0, "tokens>=%" PRId64 " (%s)", options->min_tokens, counter)
+    TERM(options->near_duplicates, "no near-duplicates (%d-word MinHash, %d bands of %d)", DEDUP_WORDS, DEDUP_BANDS,
+         DEDUP_ROWS)
     TERM(used == 0, "none")
 #undef TERM
 }

@@ -1,7 +1,9 @@
 // libFuzzer target: any bytes as a corpus file. The first byte chooses JSON lines or a text file.
 #include "common/log.h"
 #include "io/corpus.h"
+#include "io/corpus_json.h"
 #include "io/corpus_utf8.h"
+#include <jansson.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,9 +27,37 @@ static void read_all(const char *path) {
     corpus_close(c);
 }
 
+// What one reader takes for JSON the other does, with the same text.
+static void compare_with_jansson(const uint8_t *data, size_t size) {
+    static const corpus_options names = {.text_field = "text",
+                                         .id_field = "id",
+                                         .score_field = "score",
+                                         .token_count_field = "token_count",
+                                         .language_field = "language"};
+    corpus_json j = {0};
+    corpus_document doc;
+    corpus_malformed kind = CORPUS_MALFORMED_KINDS;
+    json_error_t error;
+    char *line = malloc(size + 1);
+    if (!line) abort();
+    memcpy(line, data, size);
+    line[size] = 0;
+    bool good = corpus_json_parse(&j, line, size, &names, &doc, &kind);
+    bool is_json = good || kind == CORPUS_NO_TEXT || kind == CORPUS_BAD_FIELD;
+    json_t *root = memchr(data, 0, size) ? NULL : json_loadb((const char *)data, size, JSON_DECODE_INT_AS_REAL, &error);
+    bool is_deep = strstr(j.reason, "nested too deep") != NULL;
+    if (root && !is_json && !is_deep) abort();
+    // jansson also refuses what only using a field would: numbers that are too large.
+    if (is_json && !root && json_error_code(&error) != json_error_numeric_overflow) abort();
+    if (good && root && strcmp(doc.text, json_string_value(json_object_get(root, "text"))) != 0) abort();
+    json_decref(root);
+    free(line);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     yx_log_setup(YX_LOG_ERROR, -1);
     if (size < 1) return 0;
+    compare_with_jansson(data + 1, size - 1);
     int fd = memfd_create("corpus", 0);
     if (fd < 0 || write(fd, data + 1, size - 1) != (ssize_t)(size - 1)) abort();
     // The name of the link decides the kind of file.

@@ -1,9 +1,12 @@
 // Documents from files: formats, folders, malformed lines, damaged archives.
 #include "common/file.h"
 #include "common/log.h"
+#include "common/rng.h"
 #include "io/corpus.h"
 #include "io/corpus_files.h"
+#include "io/corpus_json.h"
 #include "io/corpus_utf8.h"
+#include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -377,6 +380,221 @@ static void reads_standard_input(void **state) {
     free(text);
 }
 
+// --- The JSON reader against jansson --------------------------------------------------------------------------------
+static uint64_t draw(uint64_t n) {
+    static uint64_t counter;
+    return yx_mix64(7, counter++) % n;
+}
+
+// Text with all that a string may need: escapes, controls, every length of UTF-8.
+static json_t *random_string(void) {
+    static const char *const parts[] = {"a plain run of words, longer than eight bytes ",
+                                        "\"",
+                                        "\\",
+                                        "\n",
+                                        "\t",
+                                        "\x01",
+                                        "é",
+                                        "漢",
+                                        "😀",
+                                        "/",
+                                        "\x7f",
+                                        "u0041",
+                                        " "};
+    char text[2000] = "";
+    for (uint64_t n = draw(25); n > 0; n--) strcat(text, parts[draw(sizeof parts / sizeof *parts)]);
+    return json_string(text);
+}
+
+static json_t *random_value(int depth) {
+    json_t *list;
+    switch (draw(depth > 0 ? 7 : 5)) {
+    case 0:
+        return random_string();
+    case 1:
+        return json_integer((json_int_t)draw(1 << 20) - (1 << 19));
+    case 2:
+        return json_real((double)draw(1 << 20) / 4096);
+    case 3:
+        return json_boolean(draw(2));
+    case 4:
+        return json_null();
+    case 5:
+        list = json_array();
+        for (uint64_t n = draw(4); n > 0; n--) json_array_append_new(list, random_value(depth - 1));
+        return list;
+    default:
+        list = json_object();
+        for (uint64_t n = draw(4); n > 0; n--)
+            json_object_set_new(list, draw(2) ? "score" : "other", random_value(depth - 1));
+        return list;
+    }
+}
+
+static char *random_line(void) {
+    static const size_t styles[] = {0, JSON_COMPACT, JSON_ENSURE_ASCII, JSON_ESCAPE_SLASH | JSON_INDENT(1)};
+    static const char *const names[] = {"id",          "url",      "score",    "int_score",
+                                        "token_count", "language", "metadata", "más"};
+    json_t *root = json_object();
+    if (draw(8)) json_object_set_new(root, "text", random_string());
+    for (uint64_t n = draw(5); n > 0; n--) json_object_set_new(root, names[draw(8)], random_value(2));
+    char *line = json_dumps(root, styles[draw(4)]);
+    json_decref(root);
+    return line;
+}
+
+// Both readers on the same bytes: they agree on what is JSON, and on the text.
+static void compare_readers(const char *line, size_t size) {
+    static const corpus_options names = {.text_field = "text",
+                                         .id_field = "id",
+                                         .score_field = "score",
+                                         .token_count_field = "token_count",
+                                         .language_field = "language"};
+    corpus_json j;
+    corpus_document doc;
+    corpus_malformed kind = CORPUS_MALFORMED_KINDS;
+    json_error_t error;
+    char *copy = malloc(size + 1);
+    memcpy(copy, line, size);
+    copy[size] = 0;
+    json_t *root = memchr(line, 0, size) ? NULL : json_loadb(line, size, JSON_DECODE_INT_AS_REAL, &error);
+    bool good = corpus_json_parse(&j, copy, size, &names, &doc, &kind);
+    bool is_json = good || kind == CORPUS_NO_TEXT || kind == CORPUS_BAD_FIELD;
+    bool too_large = !root && json_error_code(&error) == json_error_numeric_overflow; // that only a field's use refuses
+    if (is_json != (root != NULL) && !too_large)
+        fail_msg("%d, jansson %d (%s): %s", is_json, root != NULL, j.reason, line);
+    const json_t *text = json_object_get(root, "text");
+    if (root) assert_int_equal(kind == CORPUS_NO_TEXT, !json_is_string(text));
+    if (good && root) {
+        assert_int_equal(doc.size, json_string_length(text));
+        assert_memory_equal(doc.text, json_string_value(text), doc.size + 1);
+    }
+    json_decref(root);
+    free(copy);
+}
+
+static void reads_json_as_jansson_does(void **state) {
+    (void)state;
+    static const char noise[] = "\"\\{}[]:,u0dDeE+-.1 \n\x01\xff\xc3\xa9tn";
+    for (int i = 0; i < 20000; i++) {
+        char *line = random_line();
+        size_t size = strlen(line);
+        compare_readers(line, size);
+        for (uint64_t n = 1 + draw(3); n > 0; n--) line[draw(size)] = noise[draw(sizeof noise)]; // also a zero byte
+        compare_readers(line, size);
+        compare_readers(line, draw(size));
+        free(line);
+    }
+    static const char *const hard[] = {"{\"text\":\"\\ud83d\\ude00\"}",
+                                       "{\"text\":\"\\ud83d\"}",
+                                       "{\"text\":\"\\ude00\\ud83d\"}",
+                                       "{\"text\":\"\\ud83d\\u0041\"}",
+                                       "{\"text\":\"\\u12G4\"}",
+                                       "{\"text\":\"\\u123",
+                                       "{\"text\":\"a\",}",
+                                       "{\"text\":\"a\"}}",
+                                       "{\"text\":\"a\" \"b\":1}",
+                                       "{\"x\":01}",
+                                       "{\"x\":-}",
+                                       "{\"x\":1.}",
+                                       "{\"x\":.5}",
+                                       "{\"x\":1e}",
+                                       "{\"x\":1e+}",
+                                       "{\"x\":-0.0E-2}",
+                                       "{\"x\":nul}",
+                                       "{\"x\":nulll}",
+                                       "{\"x\":[1,]}",
+                                       "{\"x\":[,1]}",
+                                       "{\"x\":{\"y\"}}",
+                                       "{x:1}",
+                                       "{",
+                                       "{}",
+                                       "{\"x\":[[[[[[]]]]]]}",
+                                       "{\"text\":\"a\"} ",
+                                       "{\"text\":\"\t\"}",
+                                       "{\"text\":\"\\x\"}"};
+    for (size_t i = 0; i < sizeof hard / sizeof *hard; i++) compare_readers(hard[i], strlen(hard[i]));
+}
+
+// 100 MB in one line are skipped piece by piece.
+static void a_huge_line_is_skipped(void **state) {
+    (void)state;
+    FILE *file = fopen(in_folder("huge.jsonl"), "w");
+    static char piece[1 << 20];
+    memset(piece, 'a', sizeof piece);
+    fputs("{\"text\":\"before\"}\n{\"text\":\"", file);
+    for (int i = 0; i < 100; i++) fwrite(piece, sizeof piece, 1, file);
+    fputs("\"}\n{\"text\":\"behind\"}\n", file);
+    fclose(file);
+    corpus *c = open_one(in_folder("huge.jsonl"), NULL);
+    expect_text(c, "before");
+    corpus_document doc = next(c);
+    assert_string_equal(doc.text, "behind");
+    assert_int_equal(doc.line, 3);
+    expect_end(c);
+    assert_int_equal(corpus_get_counts(c).malformed[CORPUS_TOO_LONG], 1);
+    corpus_close(c);
+    assert_int_equal(unlink(in_folder("huge.jsonl")), 0);
+}
+
+// Lines end at, before and behind the borders of what is read at once, and keep their text.
+static void lines_across_pieces_are_whole(void **state) {
+    (void)state;
+    enum { PIECE = 1 << 17 };
+    for (int shift = -3; shift <= 3; shift++) {
+        FILE *file = fopen(in_folder("pieces.jsonl"), "w");
+        int length = PIECE / 2 + shift - (int)strlen("{\"text\":\"\"}\n");
+        for (int i = 0; i < 9; i++) fprintf(file, "{\"text\":\"%d%*d\"}\n", i, length - 1, i);
+        fclose(file);
+        corpus *c = open_one(in_folder("pieces.jsonl"), NULL);
+        for (int i = 0; i < 9; i++) {
+            corpus_document doc = next(c);
+            assert_int_equal(doc.size, length);
+            assert_int_equal(doc.text[0], '0' + i);
+            assert_int_equal(doc.text[length - 1], '0' + i);
+            assert_int_equal(strlen(doc.text), length);
+        }
+        expect_end(c);
+        corpus_close(c);
+    }
+}
+
+static void a_rounded_score_is_told_apart(void **state) {
+    (void)state;
+    corpus *c = open_one(put_text("rounded.jsonl", "{\"text\":\"a\",\"score\":3.7,\"int_score\":4}\n"
+                                                   "{\"text\":\"b\",\"int_score\":4}\n{\"text\":\"c\"}\n"
+                                                   "{\"text\":\"d\",\"score\":1e999}\n"),
+                         NULL);
+    assert_false(next(c).rounded_score);
+    corpus_document doc = next(c);
+    assert_true(doc.rounded_score && doc.score == 4);
+    assert_false(next(c).rounded_score);
+    expect_end(c);
+    assert_int_equal(corpus_get_counts(c).malformed[CORPUS_BAD_FIELD], 1);
+    corpus_close(c);
+}
+
+// A pipe that stays silent does not hold up the end.
+static void waiting_for_a_pipe_can_be_stopped(void **state) {
+    (void)state;
+    static atomic_bool stop;
+    int ends[2], saved = dup(STDIN_FILENO);
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], "{\"text\":\"one\"}\n", 16), 16);
+    dup2(ends[0], STDIN_FILENO);
+    corpus_options options = {.stop = &stop};
+    corpus *c = open_one("-", &options);
+    corpus_document doc;
+    expect_text(c, "one");
+    stop = 1;
+    assert_int_equal(corpus_next(c, &doc), YX_ERR_INTERRUPTED);
+    corpus_close(c);
+    dup2(saved, STDIN_FILENO);
+    close(saved);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void checks_utf8(void **state) {
     (void)state;
     static const struct {
@@ -416,6 +634,11 @@ int main(void) {
         cmocka_unit_test(refuses_what_is_not_there),
         cmocka_unit_test(a_loop_of_links_ends),
         cmocka_unit_test(reads_standard_input),
+        cmocka_unit_test(reads_json_as_jansson_does),
+        cmocka_unit_test(a_huge_line_is_skipped),
+        cmocka_unit_test(lines_across_pieces_are_whole),
+        cmocka_unit_test(a_rounded_score_is_told_apart),
+        cmocka_unit_test(waiting_for_a_pipe_can_be_stopped),
         cmocka_unit_test(checks_utf8),
         cmocka_unit_test(knows_endings),
     };

@@ -274,6 +274,8 @@ class Data(unittest.TestCase):
         """A copy of the data set whose first training shard has these bytes."""
         copy = self.fresh("spoiled")
         shutil.copytree(self.out, copy, ignore=shutil.ignore_patterns("tokenizer"))
+        for path in copy.iterdir():
+            path.chmod(0o644)  # shards are read-only
         (copy / name).write_bytes(data)
         return copy
 
@@ -285,6 +287,31 @@ class Data(unittest.TestCase):
         self.assertIn("every checksum and every id is right", done.stdout)
         done = run("inspect", self.out / "train-00001.h5", "--verify")
         self.assertIn('number 1 of "train"', done.stdout)
+
+    def test_a_shard_alone_is_checked_against_the_manifest(self):
+        name = "train-00000.h5"
+        data = bytearray((self.out / name).read_bytes())
+        with h5py.File(self.out / name) as f:
+            place = f["doc_score"].id.get_offset()  # no block checksum covers it
+        data[place] ^= 1
+        copy = self.spoiled(name, bytes(data))
+        self.inspect(copy / name, name, "SHA-256")
+        (copy / "manifest.json").unlink()
+        self.assertIn("no manifest is beside it", run("inspect", copy / name, "--verify").stdout)
+
+    def test_numbers_are_little_endian_whoever_reads_them(self):
+        """The files declare their byte order, so that HDF5 converts on any machine; here it is asked for the other one."""
+        with h5py.File(self.out / "train-00000.h5") as f:
+            for name in ("tokens", "doc_offsets", "doc_bytes", "doc_score", "doc_src_hash", "block_crc"):
+                stored = f[name].dtype
+                self.assertEqual(stored, stored.newbyteorder("<"), name)
+                raw = (self.out / "train-00000.h5").read_bytes()[f[name].id.get_offset() :][: f[name].size * stored.itemsize]
+                other = f[name].astype(stored.newbyteorder(">"))[:]
+                self.assertEqual(np.frombuffer(raw, stored).tobytes(), other.astype(stored).tobytes(), name)
+
+    def test_shards_are_read_only(self):
+        for path in self.out.glob("*.h5"):
+            self.assertEqual(path.stat().st_mode & 0o222, 0)
 
     def test_truncated_shards(self):
         name = "train-00000.h5"

@@ -76,8 +76,8 @@ static void check_attention(shape s, double size) {
     untrack_all();
     track(b.dqkv, (size_t)(s.rows * width(&s)) * 2);
     RUN(attention_backward, &b);
-    // Where a row attends to almost one key, d_o·vᵀ - delta is a difference of nearly equal numbers, and delta is of the
-    // o that was rounded.
+    // Where a row attends to almost one key, d_o·vᵀ - delta is a difference of nearly equal numbers, and delta is of
+    // the o that was rounded.
     CLOSE_WITHIN(YX_BF16, b.dqkv, r.dqkv, s.rows * width(&s), size == 1 ? 5e-3 : 1e-2);
     release_all();
 }

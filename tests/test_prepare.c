@@ -1,6 +1,8 @@
 // From text to a data set, with a tokenizer whose ids are the bytes of the text: filters, split, determinism, failures.
 #include "common/file.h"
+#include "common/hash.h"
 #include "common/log.h"
+#include "common/rng.h"
 #include "io/prepare.h"
 #include "io/shard.h"
 #include "io/shard_file.h"
@@ -16,7 +18,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { EOT = 256, FORGED = 257 };
+enum { EOT = 256 };
 
 static char folder[64];
 
@@ -41,8 +43,8 @@ static int byte_character(int byte) {
     return 256 + others;
 }
 
-// 256 bytes without merges, and two added tokens: the end of text (special) and one that is not special.
-static void put_tokenizer(const char *name) {
+// 256 bytes, with `pairs` one merge ("a" and "a"), and an added token: the end of text.
+static void put_tokenizer(const char *name, bool pairs) {
     json_t *vocab = json_object();
     for (int b = 0; b < 256; b++) {
         int c = byte_character(b);
@@ -53,15 +55,20 @@ static void put_tokenizer(const char *name) {
         }
         json_object_set_new(vocab, key, json_integer(b));
     }
+    json_t *merges = json_array();
+    if (pairs) {
+        json_object_set_new(vocab, "aa", json_integer(256));
+        json_array_append_new(merges, json_string("a a"));
+    }
     json_t *root = json_pack(
         "{s:s, s:n, s:n, s:[{s:i,s:s,s:b,s:b,s:b,s:b,s:b}], s:n, s:{s:s,s:b,s:b,s:b}, s:n, s:{s:s,s:b,s:b,s:b},"
-        " s:{s:s,s:n,s:n,s:n,s:n,s:b,s:b,s:b,s:o,s:[]}}",
-        "version", "1.0", "truncation", "padding", "added_tokens", "id", EOT, "content", "<|endoftext|>", "single_word",
-        0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1, "normalizer", "pre_tokenizer", "type", "ByteLevel",
-        "add_prefix_space", 0, "trim_offsets", 1, "use_regex", 0, "post_processor", "decoder", "type", "ByteLevel",
-        "add_prefix_space", 1, "trim_offsets", 1, "use_regex", 1, "model", "type", "BPE", "dropout", "unk_token",
-        "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "ignore_merges", 0,
-        "vocab", vocab, "merges");
+        " s:{s:s,s:n,s:n,s:n,s:n,s:b,s:b,s:b,s:o,s:o}}",
+        "version", "1.0", "truncation", "padding", "added_tokens", "id", EOT + pairs, "content", "<|endoftext|>",
+        "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1, "normalizer", "pre_tokenizer",
+        "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex", 0, "post_processor", "decoder",
+        "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 1, "use_regex", 1, "model", "type", "BPE",
+        "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0,
+        "ignore_merges", 0, "vocab", vocab, "merges", merges);
     assert_non_null(root);
     assert_int_equal(yx_make_dirs(in_folder(name)), YX_OK);
     char path[300];
@@ -75,7 +82,8 @@ static int setup(void **state) {
     strcpy(folder, "/tmp/yx-prepare-XXXXXX");
     yx_log_setup(YX_LOG_ERROR, -1);
     if (!mkdtemp(folder)) return 1;
-    put_tokenizer("bytes");
+    put_tokenizer("bytes", false);
+    put_tokenizer("pairs", true);
     return 0;
 }
 
@@ -159,10 +167,14 @@ static void applies_every_filter(void **state) {
     put("mixed.jsonl", mixed);
     assert_int_equal(run("mixed.jsonl", "mixed", o, &c), YX_OK);
     expect_split("mixed", "train", "|good one|exactly");
-    for (int i = 0; i < PREPARE_DROPS; i++) assert_int_equal(c.dropped[i], i == DROP_END_OF_TEXT ? 0 : 1);
+    for (int i = 0; i < PREPARE_DROPS; i++) {
+        bool absent = i == DROP_END_OF_TEXT || i == DROP_NEAR_DUPLICATE || i == DROP_MAX_CHARS;
+        assert_int_equal(c.dropped[i], absent ? 0 : 1);
+    }
     shard_file f;
     assert_int_equal(shard_file_open(in_folder("mixed/train-00000.h5"), &f), YX_OK);
-    assert_string_equal(f.filter, "score>=3.5 && language==\"en\" && token_count>=1000 && chars>=3 && tokens>=5");
+    assert_string_equal(f.filter,
+                        "score>=3.5 && language==\"en\" && token_count>=1000 && chars>=3 && tokens>=5 (bytes)");
     shard_file_close(&f);
 }
 
@@ -177,6 +189,7 @@ static void each_filter_works_alone(void **state) {
         {{.min_score = NAN, .language = "de"}, 1},
         {{.min_score = NAN, .min_token_count = 1000}, 8},
         {{.min_score = NAN, .min_chars = 3}, 9},
+        {{.min_score = NAN, .max_chars = 8}, 7},
         {{.min_score = NAN, .min_tokens = 5}, 8},
         {{.min_score = NAN, .max_documents = 4}, 3},
     };
@@ -188,6 +201,72 @@ static void each_filter_works_alone(void **state) {
         assert_int_equal(run("mixed.jsonl", "alone", o, &c), YX_OK);
         assert_int_equal(c.kept, cases[i].kept);
     }
+}
+
+static void tokens_may_be_counted_with_another_tokenizer(void **state) {
+    (void)state;
+    prepare_counts c;
+    char *pairs = strdup(in_folder("pairs"));
+    prepare_options o = {.min_score = NAN, .min_tokens = 4};
+    put("pairs.jsonl", "{\"text\":\"aaaa\"}\n{\"text\":\"aaaaaaaa\"}\n{\"text\":\"bcde\"}\n");
+    assert_int_equal(run("pairs.jsonl", "counted-bytes", o, &c), YX_OK);
+    expect_split("counted-bytes", "train", "|aaaa|aaaaaaaa|bcde");
+    o.count_tokenizer = pairs;
+    assert_int_equal(run("pairs.jsonl", "counted-pairs", o, &c), YX_OK);
+    expect_split("counted-pairs", "train", "|aaaaaaaa|bcde");
+    assert_int_equal(c.dropped[DROP_TOKENS], 1);
+    shard_file f;
+    assert_int_equal(shard_file_open(in_folder("counted-pairs/train-00000.h5"), &f), YX_OK);
+    assert_string_equal(f.filter, "tokens>=4 (pairs)");
+    assert_string_equal(f.tokenizer_name, "bytes");
+    shard_file_close(&f);
+    free(pairs);
+}
+
+static void a_rounded_score_is_used_and_counted(void **state) {
+    (void)state;
+    prepare_counts c;
+    put("rounded.jsonl", "{\"text\":\"exact low\",\"score\":3.4,\"int_score\":4}\n"
+                         "{\"text\":\"rounded low\",\"int_score\":3}\n{\"text\":\"rounded high\",\"int_score\":4}\n"
+                         "{\"text\":\"exact high\",\"score\":3.5,\"int_score\":3}\n");
+    assert_int_equal(run("rounded.jsonl", "rounded", (prepare_options){.min_score = 3.5}, &c), YX_OK);
+    expect_split("rounded", "train", "|rounded high|exact high");
+    assert_int_equal(c.rounded_scores, 2);
+    assert_int_equal(run("rounded.jsonl", "unjudged", no_filter(), &c), YX_OK);
+    assert_int_equal(c.rounded_scores, 0);
+}
+
+// `n` words, a running number from `first` on.
+static void put_words(FILE *file, int first, int n, const char *between) {
+    fputs("{\"text\":\"", file);
+    for (int i = 0; i < n; i++) fprintf(file, "w%d%s", first + i, between);
+    fputs("\"}\n", file);
+}
+
+static void drops_near_duplicates_when_asked(void **state) {
+    (void)state;
+    prepare_counts c;
+    prepare_options o = no_filter();
+    FILE *file = fopen(in_folder("near.jsonl"), "w");
+    put_words(file, 0, 500, " ");
+    put_words(file, 0, 499, ", ");                           // other punctuation, a word less
+    put_words(file, 250, 500, " ");                          // half of the first: a third of both together
+    put_words(file, 1000, 500, " ");                         // nothing of it
+    put_words(file, 5, 500, " ");                            // 490 of 510 words of the first
+    fputs("{\"text\":\"...\"}\n{\"text\":\"!!!\"}\n", file); // no words: never alike
+    fclose(file);
+    assert_int_equal(run("near.jsonl", "near-kept", o, &c), YX_OK);
+    assert_int_equal(c.kept, 7);
+    o.near_duplicates = true;
+    assert_int_equal(run("near.jsonl", "near-dropped", o, &c), YX_OK);
+    assert_int_equal(c.kept, 5);
+    assert_int_equal(c.dropped[DROP_NEAR_DUPLICATE], 2);
+    char *text = read_split("near-dropped", "train");
+    assert_ptr_equal(strstr(text, "|w0 w1 "), text); // the first stays
+    assert_null(strstr(text, "w0, "));
+    free(text);
+    assert_false(yx_path_exists(in_folder("near-dropped/near-duplicates.bin")));
+    assert_false(yx_path_exists(in_folder("near-dropped/prepare.json")));
 }
 
 static void nothing_left_says_why(void **state) {
@@ -349,10 +428,36 @@ static void refuses_a_folder_in_use(void **state) {
     assert_int_equal(run("new.jsonl", "empty", no_filter(), &c), YX_OK);
 }
 
+// The hashes of the training documents in sorted order, as text; to free().
+static int by_hash(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static char *sum_of_documents(const char *output, int *count) {
+    static uint64_t hashes[20000];
+    char *text = read_split(output, "train"), *joined = malloc(17 * 20000), *end = joined;
+    *count = 0;
+    for (char *part = strtok(text, "|"); part; part = strtok(NULL, "|"))
+        hashes[(*count)++] = yx_hash64(part, strlen(part), 0);
+    qsort(hashes, (size_t)*count, sizeof *hashes, by_hash);
+    for (int i = 0; i < *count; i++) end += sprintf(end, "%016llx", (unsigned long long)hashes[i]);
+    *end = 0;
+    free(text);
+    return joined;
+}
+
+static void put_without_end(const char *name, off_t bytes) {
+    struct stat info;
+    assert_int_equal(stat(in_folder(name), &info), 0);
+    assert_int_equal(truncate(in_folder(name), info.st_size - bytes), 0);
+}
+
 static int count_temporaries(void) {
-    char command[128];
+    char command[192];
     int n = -1;
-    snprintf(command, sizeof command, "find %s -name '*.tmp-*' -o -name '*.old-*' | wc -l", folder);
+    snprintf(command, sizeof command, "find %s -name '*.tmp-*' -o -name '*.old-*' -o -name '*.partial' | wc -l",
+             folder);
     FILE *pipe = popen(command, "r");
     assert_int_equal(fscanf(pipe, "%d", &n), 1);
     pclose(pipe);
@@ -388,10 +493,166 @@ static void failures_leave_nothing(void **state) {
     assert_int_equal(run("many.jsonl", "many.jsonl/impossible", o, &c), YX_ERR_IO);
 }
 
+// Documents of up to `window` tokens that a multiple of `window` divides, of how many in the training split.
+static int count_cut(const char *output, int64_t window, int *all) {
+    dataset *d;
+    if (dataset_open(in_folder(output), "train", false, &d) != YX_OK) fail_msg("%s", yx_message());
+    const dataset_info *info = dataset_get_info(d);
+    uint64_t *offsets = malloc((size_t)(info->num_docs + 1) * sizeof *offsets);
+    uint32_t *bytes = malloc((size_t)info->num_docs * sizeof *bytes);
+    int cut = 0;
+    *all = 0;
+    assert_int_equal(dataset_read_docs(d, 0, info->num_docs, offsets, bytes), YX_OK);
+    offsets[info->num_docs] = (uint64_t)info->num_tokens;
+    for (int64_t i = 0; i < info->num_docs; i++) {
+        bool is_short = offsets[i + 1] - offsets[i] <= (uint64_t)window;
+        *all += is_short;
+        cut += is_short && offsets[i] / (uint64_t)window != (offsets[i + 1] - 1) / (uint64_t)window;
+    }
+    free(bytes);
+    free(offsets);
+    dataset_close(d);
+    return cut;
+}
+
+// Best fit: the same documents, hardly one of them cut; in shards of the same documents, also behind a failure.
+static void packing_cuts_few_documents(void **state) {
+    (void)state;
+    enum { WINDOW = 256 };
+    prepare_counts c;
+    prepare_options o = no_filter();
+    int all, n, m;
+    FILE *file = fopen(in_folder("pack.jsonl"), "w");
+    for (int i = 0; i < 12000; i++) // one in ten is longer than a window
+        fprintf(file, "{\"text\":\"%d %*d\"}\n", i, (int)(yx_mix64(1, (uint64_t)i) % (i % 10 ? 200 : 900)) + 1, i);
+    fclose(file);
+    o.validation_fraction = 0.02;
+    o.shard_tokens = 500000;
+    assert_int_equal(run("pack.jsonl", "loose", o, &c), YX_OK);
+    int before = count_cut("loose", WINDOW, &all);
+    assert_true(before > all / 4);
+    o.pack = WINDOW;
+    assert_int_equal(run("pack.jsonl", "packed", o, &c), YX_OK);
+    assert_true(c.shards[PREPARE_TRAIN] > 2 && c.kept == 12000);
+    int packed = count_cut("packed", WINDOW, &all);
+    if (packed > all / 20) fail_msg("%d of %d cut, %d without packing", packed, all, before);
+    dataset *d;
+    assert_int_equal(dataset_open(in_folder("packed"), "train", true, &d), YX_OK);
+    dataset_close(d);
+    for (int split = 0; split < 2; split++) {
+        char *loose = read_split("loose", split ? "validation" : "train");
+        char *tight = read_split("packed", split ? "validation" : "train");
+        assert_int_equal(strcmp(loose, tight) == 0, split); // only training is ordered
+        assert_int_equal(strlen(loose), strlen(tight));
+        free(loose);
+        free(tight);
+    }
+    char *loose = sum_of_documents("loose", &n), *tight = sum_of_documents("packed", &m);
+    assert_string_equal(loose, tight);
+    assert_int_equal(n, m);
+    free(loose);
+    free(tight);
+    file = fopen(in_folder("pack.jsonl"), "a");
+    fputs("{", file);
+    fclose(file);
+    o.corpus.strict = true;
+    assert_int_equal(run("pack.jsonl", "again", o, &c), YX_ERR_DATA);
+    put_without_end("pack.jsonl", 1);
+    assert_int_equal(run("pack.jsonl", "again", o, &c), YX_OK);
+    assert_true(c.resumed_shards > 0);
+    for (int i = 0; i < 3; i++) {
+        char name[2][300];
+        snprintf(name[0], 300, "%s/train-%05d.h5", in_folder("packed"), i);
+        snprintf(name[1], 300, "%s/train-%05d.h5", in_folder("again"), i);
+        assert_true(same_file(name[0], name[1]));
+    }
+}
+
+// Nobody may change a shard by mistake.
+static void shards_are_read_only(void **state) {
+    (void)state;
+    prepare_counts c;
+    struct stat info;
+    put("small.jsonl", "{\"text\":\"first\"}\n");
+    assert_int_equal(run("small.jsonl", "sealed", no_filter(), &c), YX_OK);
+    assert_int_equal(stat(in_folder("sealed/train-00000.h5"), &info), 0);
+    assert_int_equal(info.st_mode & 0222, 0);
+}
+
+// A failure behind complete shards leaves them; the next run goes on and makes what an undisturbed one makes.
+static void goes_on_behind_complete_shards(void **state) {
+    (void)state;
+    prepare_counts c;
+    prepare_options o = no_filter();
+    o.shard_tokens = 20000;
+    for (int round = 0; round < 3; round++) {
+        o.validation_fraction = round == 0 ? 0.2 : round == 1 ? 1e-12 : 0; // several, one that is held back, none
+        o.near_duplicates = round == 2;
+        put_numbered("broken.jsonl", 2000, false);
+        assert_int_equal(run("broken.jsonl", "undisturbed", o, &c), YX_OK);
+        int64_t shards = c.shards[PREPARE_TRAIN];
+        assert_true(shards > 4);
+        FILE *file = fopen(in_folder("broken.jsonl"), "a");
+        fputs("{", file);
+        fclose(file);
+        o.corpus.strict = true;
+        assert_int_equal(run("broken.jsonl", "continued", o, &c), YX_ERR_DATA);
+        assert_true(yx_path_exists(in_folder("continued.partial/train-00003.h5")));
+        assert_false(yx_path_exists(in_folder("continued")));
+        put_numbered("broken.jsonl", 2000, false);
+        assert_int_equal(run("broken.jsonl", "continued", o, &c), YX_OK);
+        assert_true(c.resumed_shards >= 4 && c.resumed_documents > 500);
+        assert_int_equal(c.docs[PREPARE_TRAIN] + c.docs[PREPARE_VALIDATION] + c.dropped[DROP_NEAR_DUPLICATE], 2000);
+        for (int64_t i = 0; i < shards; i++) {
+            char name[2][300];
+            snprintf(name[0], 300, "%s/train-%05d.h5", in_folder("undisturbed"), (int)i);
+            snprintf(name[1], 300, "%s/train-%05d.h5", in_folder("continued"), (int)i);
+            assert_true(same_file(name[0], name[1]));
+        }
+        o.corpus.strict = false;
+        assert_int_equal(count_temporaries(), 0);
+        assert_int_equal(yx_remove_tree(in_folder("undisturbed")), YX_OK);
+        assert_int_equal(yx_remove_tree(in_folder("continued")), YX_OK);
+    }
+}
+
+// Whatever the state file holds: it is used, or refused with advice, and never overwritten.
+static void refuses_a_damaged_state(void **state) {
+    (void)state;
+    prepare_counts c;
+    prepare_options o = no_filter();
+    char *text;
+    size_t size;
+    o.shard_tokens = 20000;
+    o.corpus.strict = true;
+    put_numbered("broken.jsonl", 2000, false);
+    FILE *file = fopen(in_folder("broken.jsonl"), "a");
+    fputs("{", file);
+    fclose(file);
+    assert_int_equal(run("broken.jsonl", "state", o, &c), YX_ERR_DATA);
+    assert_int_equal(yx_read_file(in_folder("state.partial/prepare.json"), 1 << 20, &text, &size), YX_OK);
+    for (size_t cut = 0; cut < size; cut += size / 40 + 1) {
+        assert_int_equal(yx_write_file_atomic(in_folder("state.partial/prepare.json"), text, cut), YX_OK);
+        assert_int_equal(run("broken.jsonl", "state", o, &c), YX_ERR_DATA);
+        assert_non_null(strstr(yx_message(), "--restart"));
+        assert_true(yx_path_exists(in_folder("state.partial/train-00000.h5")));
+    }
+    assert_int_equal(yx_write_file_atomic(in_folder("state.partial/prepare.json"), text, size), YX_OK);
+    assert_int_equal(truncate(in_folder("state.partial/train-00001.h5"), 5000), 0);
+    assert_int_equal(run("broken.jsonl", "state", o, &c), YX_ERR_DATA);
+    assert_non_null(strstr(yx_message(), "train-00001.h5"));
+    assert_non_null(strstr(yx_message(), "--restart"));
+    put_numbered("broken.jsonl", 2000, false);
+    o.restart = true;
+    assert_int_equal(run("broken.jsonl", "state", o, &c), YX_OK);
+    assert_int_equal(c.resumed_shards, 0);
+    free(text);
+}
+
 static int progress_calls;
 static void count_call(void *context, const prepare_counts *counts) {
     assert_ptr_equal(context, &progress_calls);
-    assert_true(counts->corpus.documents > 0);
+    assert_true(counts->corpus.documents >= counts->kept);
     progress_calls++;
 }
 
@@ -413,6 +674,9 @@ int main(void) {
         cmocka_unit_test(encodes_documents_in_order),
         cmocka_unit_test(applies_every_filter),
         cmocka_unit_test(each_filter_works_alone),
+        cmocka_unit_test(tokens_may_be_counted_with_another_tokenizer),
+        cmocka_unit_test(a_rounded_score_is_used_and_counted),
+        cmocka_unit_test(drops_near_duplicates_when_asked),
         cmocka_unit_test(nothing_left_says_why),
         cmocka_unit_test(threads_do_not_change_a_byte),
         cmocka_unit_test(the_split_does_not_depend_on_the_order),
@@ -420,6 +684,10 @@ int main(void) {
         cmocka_unit_test(an_id_stays_on_one_side),
         cmocka_unit_test(refuses_a_folder_in_use),
         cmocka_unit_test(failures_leave_nothing),
+        cmocka_unit_test(packing_cuts_few_documents),
+        cmocka_unit_test(shards_are_read_only),
+        cmocka_unit_test(goes_on_behind_complete_shards),
+        cmocka_unit_test(refuses_a_damaged_state),
         cmocka_unit_test(reports_progress),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

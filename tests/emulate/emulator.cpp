@@ -17,8 +17,8 @@ alignas(1024) char emulate_shared_memory[MOST_SHARED + 1024];
 void *emulate_dynamic_shared() { return emulate_shared_memory; }
 
 [[noreturn]] static void stop(const char *what) {
-    fprintf(stderr, "emulated GPU: %s (block %u,%u,%u, thread %d)\n", what, emulate_block.x, emulate_block.y, emulate_block.z,
-            emulate_self ? emulate_self->linear : -1);
+    fprintf(stderr, "emulated GPU: %s (block %u,%u,%u, thread %d)\n", what, emulate_block.x, emulate_block.y,
+            emulate_block.z, emulate_self ? emulate_self->linear : -1);
     abort();
 }
 
@@ -58,7 +58,7 @@ struct fiber : emulate_thread {
     void *stack_pointer = nullptr;
     char *stack = nullptr;
     bool done = true;
-    uint64_t warp_count = 0; // exchanges this lane took part in
+    uint64_t warp_count = 0;                   // exchanges this lane took part in
     std::vector<std::vector<copy_job>> groups; // committed copies, oldest first
     std::vector<copy_job> open;
 };
@@ -240,9 +240,9 @@ static float product(const mma_operands *all, int row, int column, float c) {
     }
     return (float)sum;
 }
-void emulate_mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32(float &c0, float &c1, float &c2, float &c3, uint32_t a0,
-                                                                 uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                                                                 uint32_t b1) {
+void emulate_mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32(float &c0, float &c1, float &c2, float &c3,
+                                                                 uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                                                 uint32_t b0, uint32_t b1) {
     mma_operands mine = {{a0, a1, a2, a3}, {b0, b1}}, all[32];
     int g = emulate_self->lane / 4, t = emulate_self->lane % 4;
     emulate_exchange(0xffffffffu, &mine, sizeof mine, all);
@@ -330,7 +330,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
     *value = attribute == cudaDevAttrMultiProcessorCount ? 4 : 0;
     return cudaSuccess;
 }
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, const void *, int, size_t) { return *n = 1, cudaSuccess; }
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, const void *, int, size_t) {
+    return *n = 1, cudaSuccess;
+}
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
     return *available = (size_t)4 << 30, *total = (size_t)4 << 30, cudaSuccess;
 }
@@ -350,9 +352,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { return *s = (cudaStream_t)1, cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
-    return recording ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
-}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return recording ? cudaErrorStreamCaptureUnsupported : cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaEventCreate(cudaEvent_t *e) { return *e = (cudaEvent_t) new double(0), cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete (double *)e, cudaSuccess; }

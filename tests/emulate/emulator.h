@@ -1,6 +1,6 @@
-// Runs the CUDA kernels on the CPU, so that a machine without a GPU can check what they compute: every thread of a block
-// is a fiber, blocks run one after another. Warp-wide operations, barriers, ldmatrix, mma and cp.async (whose copies are
-// made as late as they may be) do what the hardware's do. It says nothing about speed, and finds no races.
+// Runs the CUDA kernels on the CPU, so that a machine without a GPU can check what they compute: every thread of a
+// block is a fiber, blocks run one after another. Warp-wide operations, barriers, ldmatrix, mma and cp.async (whose
+// copies are made as late as they may be) do what the hardware's do. It says nothing about speed, and finds no races.
 //
 // Included in front of every file that tests/emulate/translate.py wrote.
 #pragma once
@@ -16,8 +16,8 @@
 
 using std::isfinite;
 // As CUDA's: of any two numbers, enumerators included.
-template <typename A, typename B> static inline auto min(A a, B b) { return +a < +b ? (decltype(+a + +b)) + a : +b; }
-template <typename A, typename B> static inline auto max(A a, B b) { return +a > +b ? (decltype(+a + +b)) + a : +b; }
+template <typename A, typename B> static inline auto min(A a, B b) { return +a < +b ? (decltype(+a + +b))+a : +b; }
+template <typename A, typename B> static inline auto max(A a, B b) { return +a > +b ? (decltype(+a + +b))+a : +b; }
 
 #undef __shared__
 #define __shared__ static
@@ -163,14 +163,18 @@ template <typename T> static inline void __stcg(T *p, T x) { *p = x; }
 
 // --- Shared memory by 32-bit address: from the dynamic piece, which lies near the static ones
 extern char emulate_shared_memory[];
-static inline size_t __cvta_generic_to_shared(const void *p) { return (uint32_t)((const char *)p - emulate_shared_memory); }
+static inline size_t __cvta_generic_to_shared(const void *p) {
+    return (uint32_t)((const char *)p - emulate_shared_memory);
+}
 static inline char *emulate_pointer(uint32_t address) { return emulate_shared_memory + (int32_t)address; }
 
-template <typename... A> static inline cudaError_t cudaFuncSetAttribute(void (*f)(A...), cudaFuncAttribute a, int value) {
+template <typename... A>
+static inline cudaError_t cudaFuncSetAttribute(void (*f)(A...), cudaFuncAttribute a, int value) {
     return cudaFuncSetAttribute((const void *)f, a, value);
 }
 template <typename... A>
-static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void (*f)(A...), int threads, size_t shared) {
+static inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void (*f)(A...), int threads,
+                                                                        size_t shared) {
     return cudaOccupancyMaxActiveBlocksPerMultiprocessor(n, (const void *)f, threads, shared);
 }
 
@@ -191,7 +195,9 @@ void emulate_copy_later(uint32_t to, const void *from, int size, int bytes);
 static inline void emulate_cp_async_cg_shared_global(uint32_t to, const void *from, int bytes = 16) {
     emulate_copy_later(to, from, 16, bytes);
 }
-static inline void emulate_cp_async_ca_shared_global(uint32_t to, const void *from) { emulate_copy_later(to, from, 4, 4); }
+static inline void emulate_cp_async_ca_shared_global(uint32_t to, const void *from) {
+    emulate_copy_later(to, from, 4, 4);
+}
 void emulate_cp_async_commit_group();
 void emulate_cp_async_wait_group(int pending);
 static inline void emulate_cp_async_wait_all() { emulate_cp_async_wait_group(-1); }

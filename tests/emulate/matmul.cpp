@@ -21,7 +21,7 @@ static void gather(const yx_operand *o, bool stored_by_inner, int64_t outer, int
     const bool use_col = stored_by_inner && eight_bit(o->dtype); // row-major by inner: the transposed copy is read
     for (int64_t i = 0; i < outer; i++)
         for (int64_t k = 0; k < inner; k++)
-            out[i * inner + k] = scale * (use_col             ? value(o->dtype, o->col, i * inner + k)
+            out[i * inner + k] = scale * (use_col           ? value(o->dtype, o->col, i * inner + k)
                                           : stored_by_inner ? value(o->dtype, o->row, k * outer + i)
                                                             : value(o->dtype, o->row, i * inner + k));
 }
