@@ -4,8 +4,9 @@
 
 enum { PIECE = 4096 };
 
-typedef struct quant_values { // what the pointers of a yx_quant lead to
-    float scale, scale_inv, amax;
+typedef struct quant_values {              // what the pointers of a yx_quant lead to
+    float scale_inv[YX_SCALE_INV_SPACING]; // the first
+    float scale, amax;
     uint32_t saturated;
 } quant_values;
 
@@ -131,9 +132,9 @@ static bool has_col(const tensors *t, yx_dtype dtype) { return t->transposed && 
 
 static yx_quant quant_of(tensors *t, yx_dtype dtype) {
     if (!eight_bit(dtype)) return (yx_quant){0};
-    quant_values values = {.scale = scale_of(dtype), .scale_inv = 1 / scale_of(dtype)};
+    quant_values values = {.scale = scale_of(dtype), .scale_inv = {1 / scale_of(dtype)}};
     quant_values *q = tensors_from(t, &values, sizeof values);
-    return q ? (yx_quant){&q->scale, &q->scale_inv, &q->amax, &q->saturated} : (yx_quant){0};
+    return q ? (yx_quant){&q->scale, q->scale_inv, &q->amax, &q->saturated} : (yx_quant){0};
 }
 
 static char *transposed(tensors *t, yx_dtype dtype, int64_t rows, int64_t cols, const char *x) {

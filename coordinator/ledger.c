@@ -55,13 +55,11 @@ fail:
     return status;
 }
 
-void ledger_each_fallback(const ledger *l, void (*take)(void *context, int64_t layer), void *context) {
+void ledger_each(const ledger *l, const char *event, void (*take)(void *context, const char *detail), void *context) {
     size_t i;
     json_t *entry;
     json_array_foreach(l->entries, i, entry) {
-        long long layer;
-        const char *event = json_string_value(json_object_get(entry, "event"));
-        const char *detail = json_string_value(json_object_get(entry, "detail"));
-        if (strcmp(event, "bf16-layer") == 0 && sscanf(detail, "layer %lld:", &layer) == 1) take(context, layer);
+        if (strcmp(json_string_value(json_object_get(entry, "event")), event) == 0)
+            take(context, json_string_value(json_object_get(entry, "detail")));
     }
 }

@@ -13,9 +13,9 @@ typedef struct ledger {
 yx_status ledger_create(ledger *out);
 void ledger_free(ledger *l);
 // `event`: "skip" (a step whose gradient was not finite changed nothing), "bf16-layer" (after this step a layer's
-// products are in bf16; detail begins "layer N: ").
+// products are in bf16: coordinator/fallback.h).
 yx_status ledger_append(ledger *l, int64_t step, const char *event, const char *detail);
-// Calls `take` for the layer of every "bf16-layer" entry.
-void ledger_each_fallback(const ledger *l, void (*take)(void *context, int64_t layer), void *context);
+// Calls `take` for every entry of this event, in order.
+void ledger_each(const ledger *l, const char *event, void (*take)(void *context, const char *detail), void *context);
 // Takes the entries of a checkpoint; a broken chain of hashes is YX_ERR_DATA.
 yx_status ledger_load(ledger *l, const json_t *entries);

@@ -1,6 +1,7 @@
 #include "coordinator/train.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "coordinator/fallback.h"
 #include "coordinator/ledger.h"
 #include "coordinator/metrics.h"
 #include "coordinator/setup.h"
@@ -20,6 +21,7 @@ typedef struct trainer {
     yx_worker *worker;
     loader *loader;
     ledger ledger;
+    fallback fallback;
     metrics metrics;          // rank 0
     int64_t tokens, steps;    // consumed and done so far
     int64_t requested_tokens; // up to where the loader has been asked
@@ -157,25 +159,6 @@ static yx_status record_skip(trainer *t, const plan_step *step, const worker_ste
                    t->skips, (long long)step->step + 1);
 }
 
-// Layers whose 8-bit operands clip more than training.fp8_fallback allows go on in bf16.
-static yx_status fall_back(trainer *t, const plan_step *step, const worker_step_result *result) {
-    const config_training *c = &t->options->config.training;
-    yx_status status = YX_OK;
-    if (!result->fp8 || c->fp8_fallback <= 0) return YX_OK;
-    for (int64_t l = 0; l < t->options->config.model.num_layers && status == YX_OK; l++) {
-        char detail[128];
-        if (result->fp8->clipped[l] <= c->fp8_fallback || worker_has_fallback(t->worker, l)) continue;
-        snprintf(detail, sizeof detail, "layer %lld: %.3g of a tensor's 8-bit values were clipped", (long long)l,
-                 result->fp8->clipped[l]);
-        if (leads(t)) yx_warn("step %lld: %s; this layer goes on in bf16", (long long)step->step + 1, detail);
-        worker_set_fallback(t->worker, l);
-        status = ledger_append(&t->ledger, step->step + 1, "bf16-layer", detail);
-    }
-    return status;
-}
-
-static void restore_fallback(void *context, int64_t layer) { worker_set_fallback(context, layer); }
-
 static yx_status next_batch(void *context, const micro_batch **out) { return loader_next(context, out); }
 
 static yx_status one_step(trainer *t, const plan_step *step) {
@@ -196,7 +179,7 @@ static yx_status one_step(trainer *t, const plan_step *step) {
     t->steps++;
     if (leads(t)) status = metrics_step(&t->metrics, step, &result, now() - start);
     if (status == YX_OK) status = record_skip(t, step, &result);
-    if (status == YX_OK) status = fall_back(t, step, &result);
+    if (status == YX_OK) status = fallback_after_step(&t->fallback, t->steps, result.fp8, &t->ledger, leads(t));
     YX_CHECK(group_agree(t->group, status));
     YX_CHECK(after_step(t, step));
 fail:
@@ -231,6 +214,8 @@ static yx_status create_worker(trainer *t) {
                         .window_blocks = t->setup.plan.window_blocks};
     yx_status status = worker_create(t->setup.ops, t->setup.device, t->group, &options, &t->worker);
     if (status != YX_OK) return status;
+    status = fallback_create(&c->training, c->model.num_layers, t->worker, &t->fallback);
+    if (status != YX_OK) return status;
     return loader_open(t->setup.train, &order, c->data.document_mask, (int)c->data.prefetch, t->setup.micro_tokens,
                        &t->loader);
 }
@@ -246,7 +231,7 @@ static yx_status initialise(trainer *t, bool *resumed) {
         t->saved_step = t->evaluated_step = -1;
         return YX_OK;
     }
-    ledger_each_fallback(&t->ledger, restore_fallback, t->worker);
+    fallback_restore(&t->fallback, &t->ledger, state.steps);
     t->steps = t->saved_step = t->evaluated_step = state.steps;
     t->tokens = t->requested_tokens = state.tokens;
 fail:
@@ -305,6 +290,7 @@ yx_status train_run(const train_options *options, yx_group *group) {
     if (status == YX_OK) status = loop(&t);
     metrics_close(&t.metrics);
     loader_close(t.loader);
+    fallback_free(&t.fallback);
     worker_free(t.worker);
     ledger_free(&t.ledger);
     setup_close(&t.setup);

@@ -59,6 +59,7 @@ typedef struct config_training {
     config_precision precision;
     config_fp8_recipe fp8_recipe;
     double fp8_fallback; // clipped share of a tensor's values in a step from which its layer goes to bf16; 0: never
+    int64_t fp8_fallback_steps; // how long a layer's first spell in bf16 is; 0: for good
     config_device device;
     int64_t micro_batch_tokens; // most tokens of a micro-batch on a rank; 0 = by the memory there is
     bool recompute;             // activations of a layer are computed again in the backward pass

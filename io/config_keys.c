@@ -71,7 +71,8 @@ const config_key config_keys[] = {
      .meaning = "base of the rotary positions' wavelengths"},
     {MODEL(rms_norm_eps), REAL_ABOVE(0, 1), .fallback = "1e-5", .meaning = "added to the mean square in RMSNorm"},
     {MODEL(initializer_range), REAL_ABOVE(0, 10), .fallback = "0.02",
-     .meaning = "standard deviation of the initial weights (output projections: divided by sqrt(2 · num_layers))"},
+     .meaning = "standard deviation of the initial weights (output projections: divided by sqrt(2 · num_layers); the "
+                "embedding's projection: 1 / sqrt(embedding_rank))"},
 
     {DATA(tokenizer), .type = TYPE_TEXT, .meaning = "tokenizer.json, or the folder that holds it"},
     {DATA(path), .type = TYPE_TEXT,
@@ -125,6 +126,9 @@ const config_key config_keys[] = {
     {TRAINING(fp8_fallback), REAL(0, 1), .fallback = "0.001", .applies = is_fp8, .only_with = "precision: fp8",
      .meaning = "share of a tensor's 8-bit values clipped in one step from which on its layer multiplies in bf16; 0: "
                 "never"},
+    {TRAINING(fp8_fallback_steps), INT(0, 1000000), .fallback = "256", .applies = is_fp8, .only_with = "precision: fp8",
+     .meaning = "steps that such a layer spends in bf16 the first time; each further time twice as many; 0: all that "
+                "follow"},
     {TRAINING(recompute), .type = TYPE_BOOL, .fallback = "false",
      .meaning = "keep only each layer's input and compute the rest again in the backward pass: less memory, about a "
                 "third more time"},

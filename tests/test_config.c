@@ -403,6 +403,7 @@ static const struct {
     {"training.precision", "fp32", {NULL}},
     {"training.fp8_recipe", "current", {"training.precision=fp8"}},
     {"training.fp8_fallback", "0.5", {"training.precision=fp8"}},
+    {"training.fp8_fallback_steps", "7", {"training.precision=fp8"}},
     {"training.recompute", "true", {NULL}},
     {"training.device", "cpu", {NULL}},
     {"training.micro_batch_tokens", "256", {NULL}},

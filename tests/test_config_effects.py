@@ -250,8 +250,8 @@ def fp8_fallback(runs):
     off = runs.train(*wild, "training.fp8_fallback=0", steps=5)
     on = runs.train(*wild, "training.fp8_fallback=1e-4", steps=5)
     entries = json.load(open(f"{on.path}/checkpoints/step_000000005/manifest.json"))["run"]["ledger"]
-    layers = {re.match(r"layer (\d+): ", e["detail"]).group(1) for e in entries if e["event"] == "bf16-layer"}
-    assert layers and len(layers) == sum("goes on in bf16" in l for l in on.errors.splitlines()), (entries, on.errors)
+    layers = {re.match(r"layer (\d+): in bf16 until step ", e["detail"]).group(1) for e in entries if e["event"] == "bf16-layer"}
+    assert layers and len(layers) == sum("in bf16 until" in l for l in on.errors.splitlines()), (entries, on.errors)
     first = min(e["step"] for e in entries)
     assert max(s["saturated"] for s in off.log()) > 1e-4 and "bf16" not in off.errors
     assert on.losses()[:first] == off.losses()[:first] and on.losses()[first:] != off.losses()[first:]

@@ -70,8 +70,8 @@ yx_status model_measure(const yx_ops *ops, yx_device *device, const config_model
 yx_status model_create(const yx_ops *ops, yx_device *device, const config_model *config, const model_options *options,
                        yx_model **out);
 void model_free(yx_model *m);
-// Normal(0, initializer_range), what each block adds to the residual stream divided by sqrt(2·layers), norms 1; a
-// function of the seed alone.
+// Normal(0, initializer_range), what each block adds to the residual stream divided by sqrt(2·layers), the embedding's
+// projection Normal(0, 1 / sqrt(rank)), norms 1; a function of the seed alone.
 yx_status model_init(yx_model *m, uint64_t seed);
 // Writes the working copies of all weights (and their scales) from params.
 yx_status model_refresh_copies(yx_model *m);

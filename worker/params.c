@@ -40,10 +40,12 @@ static void add_layer(param_table *t, const config_model *c, int64_t layer, doub
 yx_status param_table_create(const config_model *c, param_table *out) {
     *out = (param_table){.items = calloc((size_t)(c->num_layers * PARAMS_PER_LAYER + 3), sizeof(param))};
     if (!out->items) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the parameter table");
-    // What a block adds to the residual stream is scaled down with depth (Radford et al. 2019).
+    // What a block adds to the residual stream is scaled down with depth (Radford et al. 2019). The projection keeps
+    // the size of an embedding: with initializer_range in both factors the stream would begin 1 / (initializer_range ·
+    // sqrt(rank)) times smaller than an embedding, and what the first blocks add would drown it.
     double output_std = c->initializer_range / sqrt(2.0 * (double)c->num_layers);
     add(out, PARAM_EMBED, "embed.weight", c->vocab_size, c->embedding_rank, c->initializer_range);
-    add(out, PARAM_PROJ, "proj.weight", c->embedding_rank, c->hidden_size, c->initializer_range);
+    add(out, PARAM_PROJ, "proj.weight", c->embedding_rank, c->hidden_size, 1 / sqrt((double)c->embedding_rank));
     for (int64_t l = 0; l < c->num_layers; l++) add_layer(out, c, l, output_std);
     add(out, PARAM_NORM, "norm.weight", c->hidden_size, 0, 0);
     return YX_OK;

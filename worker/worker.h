@@ -55,8 +55,8 @@ bool worker_calibrates(const yx_worker *w);
 // when args->calibrate and worker_calibrates.
 yx_status worker_step(yx_worker *w, const worker_source *source, const worker_step_args *args, worker_step_result *out);
 
-// From now on this layer's products are in act. Every rank does it before the same step.
-void worker_set_fallback(yx_worker *w, int64_t layer);
+// From now on this layer's products are in act, or in 8 bits again. Every rank does it before the same step.
+void worker_set_fallback(yx_worker *w, int64_t layer, bool in_act);
 bool worker_has_fallback(const yx_worker *w, int64_t layer);
 
 // Tensors of the run's state in host memory, for checkpoints: parameters, both moments, scale histories. Names and

@@ -43,9 +43,9 @@ yx_status worker_read_fp8(yx_worker *w, int64_t tokens) {
     return status;
 }
 
-void worker_set_fallback(yx_worker *w, int64_t layer) {
+void worker_set_fallback(yx_worker *w, int64_t layer, bool in_act) {
     if (!w->model->precision.fallback || layer < 0 || layer >= w->options.model.num_layers) return;
-    w->model->precision.fallback[layer] = true;
+    w->model->precision.fallback[layer] = in_act;
     worker_forget_graphs(w);
 }
 
