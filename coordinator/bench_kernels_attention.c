@@ -86,6 +86,8 @@ static double compare_rope(tensors *t, const bench_task *task) {
     double *table = held ? tensors_before(t, YX_F32, a->table, (longest + 1) * a->head_dim) : NULL;
     if (t->status != YX_OK) return NAN;
     reference_rope(&s, a->inverse, table, qkv);
+    if (a->inverse && a->out.row != a->qkv)
+        return error_of_operand(t, &a->out, a->rows, width, qkv); // see yx_rope_args
     double error = error_of(t, a->act, a->qkv, a->rows * width, qkv);
     if (a->inverse) return error_worse(error, error_of_operand(t, &a->out, a->rows, width, qkv));
     return a->out.quant.amax ? error_worse(error, error_of_v(t, a, qkv)) : error;
