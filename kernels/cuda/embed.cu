@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(THREADS)
     lane_sum<QUARTERS> sum;
     sum.clear();
     sum.add(tails + (int64_t)piece * rank, rank);
-#pragma unroll 4
+#pragma unroll(QUARTERS > 2 ? 2 : 4)
     for (int q = piece + 1; q * PIECE < n && sorted[q * PIECE].x == token; q++)
         sum.add(heads + (int64_t)q * rank, rank);
     sum.put(a.dE + (int64_t)token * rank, rank, true);
