@@ -1,5 +1,6 @@
 #include "comm/comm.h"
 #include "comm/group_module.h"
+#include "comm/tcp.h"
 #include <dlfcn.h>
 #include <libgen.h>
 #include <limits.h>
@@ -21,20 +22,6 @@ struct yx_group {
 };
 
 // --- Joining
-// ------------------------------------------------------------------------------------------------------------- How
-// many processes the launcher started, by what it left in the environment; 0 without a launcher.
-static int launched_size(const char **launcher) {
-    static const struct {
-        const char *variable, *name;
-    } marks[] = {{"OMPI_COMM_WORLD_SIZE", "mpirun"}, {"PMI_SIZE", "a PMI launcher"}, {"SLURM_STEP_NUM_TASKS", "srun"}};
-    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
-        const char *text = getenv(marks[i].variable);
-        *launcher = marks[i].name;
-        if (text && atoi(text) > 0) return atoi(text);
-    }
-    return 0;
-}
-
 // yxanul_mpi.so lies beside the program, or where the loader looks.
 static void *open_library(void) {
     char path[PATH_MAX];
@@ -50,24 +37,52 @@ static void *open_library(void) {
     return dlopen("yxanul_mpi.so", RTLD_NOW | RTLD_GLOBAL);
 }
 
-static yx_status open_mpi(yx_group *g, const char *launcher, int launched) {
+static yx_status load_mpi(yx_group *g, const group_module **out) {
     g->library = open_library();
-    if (!g->library)
-        return yx_fail(YX_ERR_UNAVAILABLE,
-                       "%s started %d processes, but MPI is not available here (%s): install Open MPI and build again "
-                       "with it, or start one process",
-                       launcher, launched, dlerror());
+    if (!g->library) return yx_fail(YX_ERR_UNAVAILABLE, "MPI is not available here (%s)", dlerror());
     group_module_entry entry;
     *(void **)&entry = dlsym(g->library, GROUP_MODULE_SYMBOL);
     const group_module *module = entry ? entry(yx_fail_at) : NULL;
     if (!module || module->version != GROUP_MODULE_VERSION)
         return yx_fail(YX_ERR_UNAVAILABLE, "yxanul_mpi.so is of another version of this program: build both again");
-    yx_status status = module->open(&g->rank, &g->size, &g->local_rank, &g->local_size);
+    *out = module;
+    return YX_OK;
+}
+
+static yx_status join(yx_group *g, const group_module *module, const launch_info *launch) {
+    yx_status status = module->open(launch, &g->rank, &g->size, &g->local_rank, &g->local_size);
     if (status == YX_OK) g->module = module;
-    if (status == YX_OK && g->size != launched)
-        return yx_fail(YX_ERR_COMM, "%s started %d processes, but MPI joined %d: is it another MPI's launcher?",
-                       launcher, launched, g->size);
+    if (status == YX_OK && g->size != launch->size)
+        return yx_fail(YX_ERR_COMM,
+                       "%s started %d processes, but %s joined %d: is it another MPI's launcher? YX_COMM=tcp does "
+                       "without MPI",
+                       launch->name, launch->size, module->name, g->size);
     return status;
+}
+
+// How the processes of this start find each other: MPI where its launcher started them and it is here, TCP otherwise.
+// YX_COMM (mpi, tcp) decides instead.
+static yx_status choose(yx_group *g, const launch_info *launch, const group_module **out) {
+    const char *wanted = getenv("YX_COMM");
+    bool any = !wanted || !*wanted || strcmp(wanted, "auto") == 0, mpi = wanted && strcmp(wanted, "mpi") == 0;
+    bool can_meet = launch->rank >= 0 && launch->rendezvous[0];
+    if (!any && !mpi && strcmp(wanted, "tcp") != 0)
+        return yx_fail(YX_ERR_USAGE, "YX_COMM=%s is none of auto, mpi, tcp", wanted);
+    *out = tcp_module();
+    if (mpi || (any && (launch->kind == LAUNCH_MPIRUN || launch->kind == LAUNCH_PMI))) {
+        yx_status status = load_mpi(g, out);
+        if (status == YX_OK || mpi || !can_meet)
+            return status == YX_OK ? status
+                                   : yx_context(status, "%s started %d processes, but they cannot find each other",
+                                                launch->name, launch->size);
+        *out = tcp_module();
+    }
+    if (can_meet) return YX_OK;
+    return yx_fail(
+        YX_ERR_UNAVAILABLE,
+        "%s started %d processes, which have no place to meet without MPI: set YX_RENDEZVOUS to HOST:PORT of "
+        "rank 0, or to file:PATH that all ranks see%s",
+        launch->name, launch->size, launch->rank < 0 ? ", and YX_RANK and YX_RANKS" : "");
 }
 
 yx_status group_open_solo(yx_group **out) {
@@ -80,12 +95,17 @@ yx_status group_open_solo(yx_group **out) {
 }
 
 yx_status group_open(yx_group **out) {
-    const char *launcher;
-    int launched = launched_size(&launcher);
+    launch_info launch;
+    const group_module *module = NULL;
     yx_group *g;
-    yx_status status = group_open_solo(&g);
+    yx_status status = launch_read(&launch);
     if (status != YX_OK) return status;
-    if (launched > 1) status = open_mpi(g, launcher, launched);
+    status = group_open_solo(&g);
+    if (status != YX_OK) return status;
+    if (launch.size > 1) {
+        status = choose(g, &launch, &module);
+        if (status == YX_OK) status = join(g, module, &launch);
+    }
     if (status == YX_OK && g->size > 1) {
         g->scratch = malloc(2 * (size_t)g->size * SLICE_BYTES);
         if (!g->scratch) status = yx_fail(YX_ERR_NO_MEMORY, "no memory for a group's scratch");
@@ -111,7 +131,7 @@ int group_size(const yx_group *g) { return g->size; }
 int group_local_rank(const yx_group *g) { return g->local_rank; }
 int group_local_size(const yx_group *g) { return g->local_size; }
 int group_failed_rank(const yx_group *g) { return g->failed_rank; }
-const char *group_backend(const yx_group *g) { return g->module ? "mpi" : "solo"; }
+const char *group_backend(const yx_group *g) { return g->module ? g->module->name : "solo"; }
 
 // --- Exchanging
 // ----------------------------------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
-// What the MPI module exports to the program that loads it: one table of functions. Private to comm/.
+// How a group exchanges: a table of functions, of the program itself (TCP) or of a module that it loads (MPI). Private
+// to comm/.
 #pragma once
 #include "comm/comm.h"
+#include "comm/launch.h"
 
-enum { GROUP_MODULE_VERSION = 1 };
+enum { GROUP_MODULE_VERSION = 2 };
 
 typedef struct group_module {
     int version; // GROUP_MODULE_VERSION of the module
-    yx_status (*open)(int *rank, int *size, int *local_rank, int *local_size);
+    const char *name;
+    yx_status (*open)(const launch_info *launch, int *rank, int *size, int *local_rank, int *local_size);
     void (*close)(void);
     void (*abort)(int exit_code);
     yx_status (*broadcast)(void *data, size_t bytes, int root);
