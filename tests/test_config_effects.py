@@ -278,7 +278,7 @@ def fp8_fallback_steps(runs):
             found.setdefault(m[1], []).append((e["step"], m[3] and int(m[3]) - e["step"]))
         return found
 
-    short = runs.train(*wild, "training.fp8_fallback_steps=1", steps=12)
+    short = runs.train(*wild, "training.fp8_fallback_steps=1", "training.fp8_fallback=1e-6", "training.learning_rate=1", steps=23)
     for layer in spells(short).values():
         lengths = [length for _, length in layer]
         assert lengths == [2**i for i in range(len(layer))], layer
