@@ -160,29 +160,61 @@ static void combine(void *to, const void *from, size_t n, group_type type, group
     else COMBINE(uint64_t, f[i] > t[i]);
 }
 
-// One piece of at most size · SLICE_BYTES: each rank reduces its slice in rank order, so the sum has one fixed order,
-// and all ranks receive the same bits.
-static yx_status reduce_piece(yx_group *g, char *data, size_t count, group_type type, group_op op) {
-    size_t unit = type_size(type), each = (count + (size_t)g->size - 1) / (size_t)g->size, bytes = each * unit;
+// Slices of at most SLICE_BYTES, slice r of every rank at `data` + r · stride, `count` elements each: this rank's,
+// summed in rank order, lands in the scratch's second half.
+static yx_status reduce_slices(yx_group *g, const char *data, size_t stride, size_t count, group_type type,
+                               group_op op) {
+    size_t bytes = count * type_size(type);
     char *sent = g->scratch, *received = g->scratch + (size_t)g->size * SLICE_BYTES;
-    memcpy(sent, data, count * unit);
-    memset(sent + count * unit, 0, bytes * (size_t)g->size - count * unit);
+    for (int r = 0; r < g->size; r++) memcpy(sent + (size_t)r * bytes, data + (size_t)r * stride, bytes);
     yx_status status = g->module->all_to_all(sent, received, bytes);
-    if (status != YX_OK) return status;
-    for (int r = 1; r < g->size; r++) combine(received, received + (size_t)r * bytes, each, type, op);
-    memcpy(sent + (size_t)g->rank * bytes, received, bytes);
-    status = g->module->all_gather(sent, bytes);
-    if (status == YX_OK) memcpy(data, sent, count * unit);
+    for (int r = 1; status == YX_OK && r < g->size; r++)
+        combine(received, received + (size_t)r * bytes, count, type, op);
+    return status;
+}
+
+// At most size · SLICE_BYTES: each rank reduces its slice in rank order, so the sum has one fixed order, and all ranks
+// receive the same bits.
+static yx_status reduce_piece(yx_group *g, char *data, size_t count, group_type type, group_op op) {
+    size_t unit = type_size(type), each = count / (size_t)g->size, whole = each * (size_t)g->size, rest = count - whole;
+    char *sent = g->scratch, *received = g->scratch + (size_t)g->size * SLICE_BYTES;
+    if (each > 0) {
+        yx_status status = reduce_slices(g, data, each * unit, each, type, op);
+        if (status != YX_OK) return status;
+        memcpy(sent + (size_t)g->rank * each * unit, received, each * unit);
+        status = g->module->all_gather(sent, each * unit);
+        if (status != YX_OK) return status;
+        memcpy(data, sent, whole * unit);
+    }
+    if (rest == 0) return YX_OK; // fewer than ranks: every rank adds up all of them
+    for (int r = 0; r < g->size; r++) memcpy(sent + (size_t)r * rest * unit, data + whole * unit, rest * unit);
+    yx_status status = g->module->all_to_all(sent, received, rest * unit);
+    for (int r = 1; status == YX_OK && r < g->size; r++)
+        combine(received, received + (size_t)r * rest * unit, rest, type, op);
+    if (status == YX_OK) memcpy(data + whole * unit, received, rest * unit);
     return status;
 }
 
 yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type type, group_op op) {
     if (!g->module) return YX_OK;
-    size_t most = (size_t)g->size * SLICE_BYTES / type_size(type);
+    size_t most = (size_t)g->size * (SLICE_BYTES / type_size(type));
     for (size_t at = 0; at < count; at += most) {
         size_t n = count - at < most ? count - at : most;
         yx_status status = reduce_piece(g, (char *)data + at * type_size(type), n, type, op);
         if (status != YX_OK) return status;
+    }
+    return YX_OK;
+}
+
+yx_status group_reduce_scatter(yx_group *g, void *data, size_t count_each, group_type type, group_op op) {
+    if (!g->module) return YX_OK;
+    size_t unit = type_size(type), most = SLICE_BYTES / unit;
+    const char *received = g->scratch + (size_t)g->size * SLICE_BYTES;
+    for (size_t at = 0; at < count_each; at += most) {
+        size_t n = count_each - at < most ? count_each - at : most;
+        yx_status status = reduce_slices(g, (char *)data + at * unit, count_each * unit, n, type, op);
+        if (status != YX_OK) return status;
+        memcpy((char *)data + ((size_t)g->rank * count_each + at) * unit, received, n * unit);
     }
     return YX_OK;
 }

@@ -29,6 +29,9 @@ const char *group_backend(const yx_group *g); // "solo", "mpi", "tcp"
 yx_status group_broadcast(yx_group *g, void *data, size_t bytes, int root);
 // In place, element-wise, the result is the same bits on every rank and for every run with this number of ranks.
 yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type type, group_op op);
+// data: [size, count_each]; part r becomes the sum of all ranks' part r on rank r, the same bits as group_all_reduce
+// makes; the other parts are left as they were.
+yx_status group_reduce_scatter(yx_group *g, void *data, size_t count_each, group_type type, group_op op);
 // data: [size, bytes], rank r's part at r·bytes is filled in.
 yx_status group_all_gather(yx_group *g, void *data, size_t bytes_each);
 yx_status group_barrier(yx_group *g);

@@ -21,5 +21,5 @@ yx_status setup_device(config_device device, const yx_device_options *options, i
                        yx_device **out);
 // Opens everything and checks that it belongs together: the tokenizer's SHA-256 with the shards', vocabulary with the
 // model's.
-yx_status setup_open(const yx_config *config, int local_rank, run_setup *out);
+yx_status setup_open(const yx_config *config, int local_rank, int ranks, run_setup *out);
 void setup_close(run_setup *s);

@@ -121,6 +121,7 @@ static yx_status save(trainer *t) {
     double start = now();
     if (t->saved_step == t->steps) return YX_OK;
     run_state state = {t->steps, t->tokens, t->worker, &t->ledger};
+    YX_CHECK(worker_collect_state(t->worker, leads(t)));
     if (leads(t)) {
         status = state_save(&t->options->config, &t->setup, group_size(t->group), &state);
         if (status == YX_OK)
@@ -268,7 +269,7 @@ static yx_status start(trainer *t) {
     bool resumed = false;
     status = ledger_create(&t->ledger);
     if (status == YX_OK && leads(t)) status = yx_make_dirs(t->options->config.run_dir);
-    if (status == YX_OK) status = setup_open(&t->options->config, group_local_rank(t->group), &t->setup);
+    if (status == YX_OK) status = setup_open(&t->options->config, group_local_rank(t->group), group_size(t->group), &t->setup);
     YX_CHECK(group_agree(t->group, status));
     uint64_t micro = UINT64_MAX - (uint64_t)t->setup.micro_tokens; // all ranks take the smallest
     YX_CHECK(group_all_reduce(t->group, &micro, 1, GROUP_U64, GROUP_MAX));

@@ -262,6 +262,7 @@ typedef struct yx_device_options {
 
 typedef struct yx_workspace_query { // the largest shapes a run will use
     int64_t rows, hidden, heads, kv_heads, head_dim, intermediate, rank, vocab;
+    int64_t embed_rows; // of embed_backward: those of all ranks
     yx_dtype act;
 } yx_workspace_query;
 

@@ -294,6 +294,25 @@ def fp8_fallback_steps(runs):
     assert half.losses() == third.losses()
 
 
+@proves("training.shard_optimizer")
+def shard_optimizer(runs):
+    """A rank's memory of moments; that the bits stay the same is tests/test_ranks.py's."""
+    found = [float(re.search(r"Adam moments \(fp32\) +([\d.]+) MB", run("plan", "--config", runs.config, "--ranks", 4, "--set",
+                                                                         f"training.shard_optimizer={x}").stdout)[1])
+             for x in ("false", "true")]
+    assert abs(found[1] / found[0] - 0.25) < 0.1, found
+
+
+@proves("training.gradient_bucket_mb")
+def gradient_bucket_mb(runs):
+    """More and smaller sums: at 1 MB, a model of 3 MB a layer pads each of its buckets to whole pieces of very many ranks."""
+    sizes = ("model.num_layers=4", "model.intermediate_size=5000", "model.vocab_size=600")
+    small, large = (re.search(r"gradients \(fp32\) +([\d.]+) MB", run("plan", "--config", runs.config, "--ranks", 20000, "--set",
+                                                                        f"training.gradient_bucket_mb={x}", *sizes).stdout)[1]
+                    for x in (1, 4096))
+    assert float(small) > float(large), (small, large)
+
+
 @proves("training.recompute")
 def recompute(runs):
     """The same bits from less memory."""

@@ -66,6 +66,8 @@ typedef struct worker_tensor {
     int64_t rows, cols;
     float *data;
 } worker_tensor;
+// On all ranks before worker_get_state on those that `keeps`: brings together what every rank has a part of.
+yx_status worker_collect_state(yx_worker *w, bool keeps);
 // Copies the state from the device; `*tensors` stays valid until the next call.
 yx_status worker_get_state(yx_worker *w, const worker_tensor **tensors, int64_t *count);
 // Buffers of the right shapes to read a checkpoint into; then worker_set_state makes them the worker's state.

@@ -221,7 +221,7 @@ static size_t lay_out(int64_t rows, int64_t rank, char *base, backward_memory *m
 
 size_t cuda_embed_workspace(const yx_device *, const yx_workspace_query *q) {
     backward_memory m;
-    return lay_out(q->rows, q->rank, nullptr, &m);
+    return lay_out(q->embed_rows > q->rows ? q->embed_rows : q->rows, q->rank, nullptr, &m);
 }
 
 template <int QUARTERS>
