@@ -1,9 +1,7 @@
 #include "comm/comm.h"
 #include "comm/group_module.h"
+#include "comm/module.h"
 #include "comm/tcp.h"
-#include <dlfcn.h>
-#include <libgen.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,30 +16,16 @@ struct yx_group {
     int failed_rank;            // see group_failed_rank
     const group_module *module; // NULL: a group of one
     void *library;
-    char *scratch; // [2, size, SLICE_BYTES]
+    char *scratch;  // [2, size, SLICE_BYTES]
+    char node[256]; // launch_info.node
 };
 
 // --- Joining
-// yxanul_mpi.so lies beside the program, or where the loader looks.
-static void *open_library(void) {
-    char path[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 32);
-    if (length > 0) {
-        path[length] = 0;
-        char *folder = dirname(path);
-        memmove(path, folder, strlen(folder) + 1);
-        strcat(path, "/yxanul_mpi.so");
-        void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-        if (library || access(path, F_OK) == 0) return library;
-    }
-    return dlopen("yxanul_mpi.so", RTLD_NOW | RTLD_GLOBAL);
-}
-
 static yx_status load_mpi(yx_group *g, const group_module **out) {
-    g->library = open_library();
-    if (!g->library) return yx_fail(YX_ERR_UNAVAILABLE, "MPI is not available here (%s)", dlerror());
+    g->library = module_open_library("yxanul_mpi.so");
+    if (!g->library) return yx_fail(YX_ERR_UNAVAILABLE, "MPI is not available here (%s)", module_load_error());
     group_module_entry entry;
-    *(void **)&entry = dlsym(g->library, GROUP_MODULE_SYMBOL);
+    *(void **)&entry = module_symbol(g->library, GROUP_MODULE_SYMBOL);
     const group_module *module = entry ? entry(yx_fail_at) : NULL;
     if (!module || module->version != GROUP_MODULE_VERSION)
         return yx_fail(YX_ERR_UNAVAILABLE, "yxanul_mpi.so is of another version of this program: build both again");
@@ -102,6 +86,7 @@ yx_status group_open(yx_group **out) {
     if (status != YX_OK) return status;
     status = group_open_solo(&g);
     if (status != YX_OK) return status;
+    memcpy(g->node, launch.node, sizeof g->node);
     if (launch.size > 1) {
         status = choose(g, &launch, &module);
         if (status == YX_OK) status = join(g, module, &launch);
@@ -131,7 +116,10 @@ int group_size(const yx_group *g) { return g->size; }
 int group_local_rank(const yx_group *g) { return g->local_rank; }
 int group_local_size(const yx_group *g) { return g->local_size; }
 int group_failed_rank(const yx_group *g) { return g->failed_rank; }
+const char *group_node(const yx_group *g) { return g->node; }
 const char *group_backend(const yx_group *g) { return g->module ? g->module->name : "solo"; }
+
+yx_status group_check(yx_group *g) { return g->module && g->module->check ? g->module->check() : YX_OK; }
 
 // --- Exchanging
 // ----------------------------------------------------------------------------------------------------------

@@ -24,8 +24,11 @@ int group_rank(const yx_group *g);
 int group_size(const yx_group *g);
 int group_local_rank(const yx_group *g); // among the ranks of this host
 int group_local_size(const yx_group *g);
+const char *group_node(const yx_group *g);    // ranks with the same text share a machine
 const char *group_backend(const yx_group *g); // "solo", "mpi", "tcp"
 
+// Whether a rank is known to have ended or to be out of reach, without waiting for any: YX_ERR_COMM names it.
+yx_status group_check(yx_group *g);
 yx_status group_broadcast(yx_group *g, void *data, size_t bytes, int root);
 // In place, element-wise, the result is the same bits on every rank and for every run with this number of ranks.
 yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type type, group_op op);

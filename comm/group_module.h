@@ -4,7 +4,7 @@
 #include "comm/comm.h"
 #include "comm/launch.h"
 
-enum { GROUP_MODULE_VERSION = 2 };
+enum { GROUP_MODULE_VERSION = 3 };
 
 typedef struct group_module {
     int version; // GROUP_MODULE_VERSION of the module
@@ -17,6 +17,7 @@ typedef struct group_module {
     yx_status (*all_to_all)(const void *in, void *out, size_t bytes);
     yx_status (*all_gather)(void *data, size_t bytes_each); // in place
     yx_status (*barrier)(void);
+    yx_status (*check)(void); // NULL: the launcher ends all when one ends
 } group_module;
 
 // The symbol that comm/mpi_module.c exports; failures come back through `fail`, which is the program's yx_fail_at: a

@@ -203,11 +203,28 @@ static void module_abort(int exit_code) {
     _exit(exit_code);
 }
 
+// A connection that the other side has closed, or that broke.
+static yx_status module_check(void) {
+    for (int r = 0; r < world.size; r++) {
+        char c;
+        if (r == world.rank) continue;
+        ssize_t n = recv(world.peers[r].fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (n == 0) return lost(&world, r, "a step", 0);
+        if (n < 0 && errno != EAGAIN && errno != EINTR) return lost(&world, r, "a step", errno);
+    }
+    return YX_OK;
+}
+
 const group_module *tcp_module(void) {
-    static const group_module table = {GROUP_MODULE_VERSION, "tcp",
-                                       module_open,          module_close,
-                                       module_abort,         module_broadcast,
-                                       module_all_to_all,    module_all_gather,
-                                       module_barrier};
+    static const group_module table = {.version = GROUP_MODULE_VERSION,
+                                       .name = "tcp",
+                                       .open = module_open,
+                                       .close = module_close,
+                                       .abort = module_abort,
+                                       .broadcast = module_broadcast,
+                                       .all_to_all = module_all_to_all,
+                                       .all_gather = module_all_gather,
+                                       .barrier = module_barrier,
+                                       .check = module_check};
     return &table;
 }

@@ -77,6 +77,7 @@ yx_status setup_open(const yx_config *config, int local_rank, int ranks, run_set
     YX_CHECK(setup_device(config->training.device, &options, local_rank, &out->ops, &out->device));
     YX_CHECK(out->ops->info(out->device, &info));
     memcpy(out->device_name, info.name, sizeof out->device_name);
+    out->device_index = info.index;
     YX_CHECK(memory_micro_tokens(out->ops, out->device, config, ranks, out->plan.window_blocks, &out->micro_tokens));
     return YX_OK;
 fail:

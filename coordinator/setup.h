@@ -12,6 +12,7 @@ typedef struct run_setup {
     yx_plan plan;
     int64_t micro_tokens; // the largest micro-batch
     char device_name[128];
+    int device_index; // of a GPU on its host
 } run_setup;
 
 // "{tokenizer}" in data.path replaced by the tokenizer's base name. `*path` to free().

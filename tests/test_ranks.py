@@ -7,12 +7,16 @@ from run_fixture import BINARY, ENVIRONMENT, log, make, run
 STOPPED = 75
 
 
-def ranks_of(folder, ranks, config, out, *sets, steps=0, check=None):
+EMULATED = os.path.join(os.path.dirname(os.path.abspath(BINARY)), "emulated")
+
+
+def ranks_of(folder, ranks, config, out, *sets, steps=0, check=None, binary=BINARY):
     """A run of so many ranks that meet by a file; its folder."""
     meeting = f"{folder}/meet-{os.path.basename(out)}"
-    command = [BINARY, "train", "--config", config, *(["--max-steps", str(steps)] if steps else []), "--set", f"run_dir={out}", *sets]
+    command = [binary, "train", "--config", config, *(["--max-steps", str(steps)] if steps else []), "--set", f"run_dir={out}", *sets]
     processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                  env={**ENVIRONMENT, "YX_RANK": str(r), "YX_RANKS": str(ranks), "YX_RENDEZVOUS": f"file:{meeting}"})
+                                  env={**ENVIRONMENT, "YX_RANK": str(r), "YX_RANKS": str(ranks), "YX_RENDEZVOUS": f"file:{meeting}",
+                                       "EMULATED_GPUS": str(ranks)})
                  for r in range(ranks)]
     errors = [p.communicate(timeout=300)[1] for p in processes]
     expected = (STOPPED if steps else 0) if check is None else check
@@ -78,12 +82,36 @@ def test_uneven(folder, config):
     print(f"8 ranks with uneven slices: the tokens of one rank in all {len(one)} steps, losses within {worst:.1e}")
 
 
+def test_devices(folder, config):
+    """Emulated GPUs that exchange through NCCL's interface, in recorded passes."""
+    if not os.path.exists(f"{EMULATED}/yxanul_nccl.so"):
+        print("no emulated GPUs in this build")
+        return
+    sets = ["training.device=cuda", "model.hidden_size=64", "model.num_layers=2", "model.num_attention_heads=6",
+            "model.num_key_value_heads=1", "model.head_dim=64", "model.intermediate_size=128", "model.embedding_rank=64",
+            "training.micro_batch_tokens=128", "training.gradient_bucket_mb=1"]
+    sets += [f"training.curriculum_stages.{i}.batch_size={max(1, 512 // t)}" for i, t in enumerate((8, 16, 32, 48, 64, 96, 128))]
+    sets += [f"training.curriculum_stages.{i}.seq_len=128" for i in (7, 8, 9)]
+    for precision in ("bf16", "fp8"):
+        more = [*sets, f"training.precision={precision}"]
+        plain, sharded = (ranks_of(folder, 2, config, f"{folder}/gpu-{precision}-{s}", *more, f"training.shard_optimizer={s}", steps=5,
+                                   binary=f"{EMULATED}/yxanul") for s in ("false", "true"))
+        a, b = bits(plain), bits(sharded)
+        assert a == b, (precision, [n for n in a[0] if a[0][n] != b[0][n]][:5], a[1], b[1])
+        one = ranks_of(folder, 1, config, f"{folder}/gpu-{precision}-one", *more, steps=5, binary=f"{EMULATED}/yxanul")
+        assert [s["token_hash"] for s in log(plain)] == [s["token_hash"] for s in log(one)]
+        worst = max(abs(x - y) for x, y in zip(a[1], bits(one)[1]))
+        assert worst < 2e-3, (a[1], bits(one)[1])
+        print(f"{precision}: 2 emulated GPUs: the same bits with a sharded optimizer; one rank's losses within {worst:.1e}")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         config = make(folder)
         test_shards(folder, config)
         test_buckets(folder, config)
         test_uneven(folder, config)
+        test_devices(folder, config)
 
 
 main()

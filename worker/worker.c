@@ -1,13 +1,17 @@
 #include "worker/worker_private.h"
 #include <stdlib.h>
 
-yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, const worker_options *options,
-                        yx_worker **out) {
+yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, device_group *devices,
+                        const worker_options *options, yx_worker **out) {
     yx_status status = YX_OK;
     yx_worker *w = calloc(1, sizeof *w);
     if (!w) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a worker");
-    *w = (yx_worker){
-        .options = *options, .ops = ops, .device = device, .group = group, .adam_steps = options->adam_steps};
+    *w = (yx_worker){.options = *options,
+                     .ops = ops,
+                     .device = device,
+                     .group = group,
+                     .devices = devices,
+                     .adam_steps = options->adam_steps};
     model_options model = {.precision = options->training.precision,
                            .recipe = options->training.fp8_recipe,
                            .max_rows = options->max_micro_tokens,

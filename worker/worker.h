@@ -1,6 +1,7 @@
 // One rank of a training run: the model, the optimizer, its part of each step.
 #pragma once
 #include "comm/comm.h"
+#include "comm/device_group.h"
 #include "io/loader.h"
 #include "worker/model.h"
 
@@ -41,8 +42,9 @@ typedef struct worker_step_result { // the same on every rank
 } worker_step_result;
 
 typedef struct yx_worker yx_worker;
-yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, const worker_options *options,
-                        yx_worker **out);
+// `devices`: how the GPUs of the ranks exchange, or NULL: the group does.
+yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, device_group *devices,
+                        const worker_options *options, yx_worker **out);
 void worker_free(yx_worker *w);
 yx_model *worker_model(yx_worker *w);
 int64_t worker_adam_steps(const yx_worker *w);

@@ -30,6 +30,9 @@ struct yx_worker {
     const yx_ops *ops;
     yx_device *device;
     yx_group *group;
+    device_group *devices;     // NULL: the group sums
+    yx_stream *exchange;       // what the devices exchange while the backward pass goes on
+    yx_event *ready, *arrived; // of the exchange's input and of its last result
     yx_model *model;
     bool shard;                 // each rank keeps the moments of its pieces of the buckets only
     yx_real *moment1, *moment2; // [table.elements] device, or [table.elements / ranks]
@@ -79,6 +82,8 @@ const model_hooks *worker_reduce_hooks(const yx_worker *w);
 // What is left to sum after the passes.
 yx_status worker_reduce_rest(yx_worker *w, uint64_t *token_hash);
 yx_status worker_reduce_amax(yx_worker *w);
+// Waits for what is queued; notices when another rank is lost meanwhile.
+yx_status worker_wait(yx_worker *w);
 // scalars->grad_sum_squares of the summed gradients.
 yx_status worker_sum_squares(yx_worker *w);
 // Every rank's updated pieces of the parameters to all.

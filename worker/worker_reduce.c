@@ -7,6 +7,7 @@
 static const group_type REAL = sizeof(yx_real) == sizeof(float) ? GROUP_F32 : GROUP_F64;
 
 static bool alone(const yx_worker *w) { return group_size(w->group) == 1; }
+static void *native(yx_worker *w, yx_stream *stream) { return w->ops->native_stream(w->device, stream); }
 static size_t type_size(group_type type) { return type == GROUP_F32 ? 4 : 8; }
 
 // --- Device memory through the host, a piece at a time, where the group cannot read it
@@ -38,16 +39,18 @@ static yx_status reduce_on_host(yx_worker *w, void *host, size_t count, const vo
     return group_all_reduce(w->group, host, count, r->type, r->op);
 }
 
-// `data` in device memory.
-static yx_status all_reduce(yx_worker *w, void *data, size_t count, group_type type, group_op op) {
+// `data` in device memory. `stream`: where devices that exchange by themselves queue it.
+static yx_status all_reduce(yx_worker *w, yx_stream *stream, void *data, size_t count, group_type type, group_op op) {
     reduction r = {type, op};
+    if (w->devices) return device_group_all_reduce(w->devices, data, count, type, op, native(w, stream));
     if (!w->staging) return group_all_reduce(w->group, data, count, type, op);
     return through_host(w, data, count, type_size(type), reduce_on_host, &r);
 }
 
 // Part r of `data` is rank r's.
-static yx_status all_gather(yx_worker *w, void *data, size_t bytes_each) {
+static yx_status all_gather(yx_worker *w, yx_stream *stream, void *data, size_t bytes_each) {
     yx_status status = YX_OK;
+    if (w->devices) return device_group_all_gather(w->devices, data, bytes_each, native(w, stream));
     if (!w->staging) return group_all_gather(w->group, data, bytes_each);
     int ranks = group_size(w->group), rank = group_rank(w->group);
     size_t most = WORKER_STAGING * sizeof(float) / (size_t)ranks;
@@ -69,8 +72,17 @@ fail:
 static yx_status reduce_bucket(yx_worker *w, int64_t i) {
     const param_bucket *b = &w->model->table.buckets[i];
     yx_real *data = w->model->grads + b->begin;
+    if (w->shard && w->devices)
+        return device_group_reduce_scatter(w->devices, data, (size_t)b->piece, REAL, native(w, w->exchange));
     if (w->shard && !w->staging) return group_reduce_scatter(w->group, data, (size_t)b->piece, REAL, GROUP_SUM);
-    return all_reduce(w, data, (size_t)(b->piece * w->model->table.ranks), REAL, GROUP_SUM);
+    return all_reduce(w, w->exchange, data, (size_t)(b->piece * w->model->table.ranks), REAL, GROUP_SUM);
+}
+
+// What is queued so far comes before the next exchange.
+static yx_status hand_over(yx_worker *w) {
+    if (!w->devices) return YX_OK;
+    yx_status status = w->ops->event_record(w->device, w->ready, NULL);
+    return status == YX_OK ? w->ops->stream_wait(w->device, w->exchange, w->ready) : status;
 }
 
 // The rows of all ranks in their order, so that every rank adds them up alike.
@@ -84,8 +96,13 @@ static yx_status gather_rows(yx_worker *w, const model_batch *batch, int64_t *ro
     char *own_ids = (char *)w->all_tokens + (size_t)rank * ids, *own_rows = (char *)w->all_rows + (size_t)rank * bytes;
     YX_CHECK(w->ops->copy(w->device, NULL, own_ids, batch->token, ids));
     YX_CHECK(w->ops->copy(w->device, NULL, own_rows, m->dz, bytes));
-    YX_CHECK(all_gather(w, w->all_tokens, ids));
-    YX_CHECK(all_gather(w, w->all_rows, bytes));
+    YX_CHECK(hand_over(w));
+    YX_CHECK(all_gather(w, w->exchange, w->all_tokens, ids));
+    YX_CHECK(all_gather(w, w->exchange, w->all_rows, bytes));
+    if (w->devices) {
+        YX_CHECK(w->ops->event_record(w->device, w->arrived, w->exchange));
+        YX_CHECK(w->ops->stream_wait(w->device, NULL, w->arrived)); // the buckets before them, too
+    }
     *rows = batch->rows * m->table.ranks;
     *token = w->all_tokens;
     *dz = w->all_rows;
@@ -102,7 +119,8 @@ static double now(void) {
 static yx_status bucket_ready(void *context, int64_t i) {
     yx_worker *w = context;
     double begun = now();
-    yx_status status = reduce_bucket(w, i);
+    yx_status status = hand_over(w);
+    if (status == YX_OK) status = reduce_bucket(w, i);
     w->communicating += now() - begun;
     return status;
 }
@@ -123,10 +141,13 @@ yx_status worker_reduce_open(yx_worker *w) {
     size_t rows = (size_t)(w->options.max_micro_tokens * ranks);
     w->hooks = (model_hooks){w, bucket_ready, rows_ready};
     if (ranks == 1) return YX_OK;
-    if (!w->ops->host_memory) {
+    if (!w->ops->host_memory && !w->devices) {
         YX_CHECK(w->ops->alloc_host(w->device, WORKER_STAGING * sizeof(float), (void **)&w->staging));
         return YX_OK;
     }
+    YX_CHECK(w->ops->stream_create(w->device, &w->exchange));
+    YX_CHECK(w->ops->event_create(w->device, &w->ready));
+    YX_CHECK(w->ops->event_create(w->device, &w->arrived));
     YX_CHECK(w->ops->alloc(w->device, rows * sizeof(int32_t), (void **)&w->all_tokens));
     YX_CHECK(w->ops->alloc(w->device, rows * (size_t)m->config.embedding_rank * yx_dtype_size(m->precision.act),
                            &w->all_rows));
@@ -136,6 +157,9 @@ fail:
 
 void worker_reduce_close(yx_worker *w) {
     w->ops->free_host(w->device, w->staging);
+    if (w->ready) w->ops->event_destroy(w->device, w->ready);
+    if (w->arrived) w->ops->event_destroy(w->device, w->arrived);
+    if (w->exchange) w->ops->stream_destroy(w->device, w->exchange);
     w->ops->free(w->device, w->all_tokens);
     w->ops->free(w->device, w->all_rows);
 }
@@ -146,7 +170,7 @@ const model_hooks *worker_reduce_hooks(const yx_worker *w) { return alone(w) || 
 yx_status worker_reduce_amax(yx_worker *w) {
     const precision_state *p = &w->model->precision;
     if (!p->num_slots || alone(w)) return YX_OK;
-    return all_reduce(w, p->amax, (size_t)p->num_slots, GROUP_F32, GROUP_MAX);
+    return all_reduce(w, NULL, p->amax, (size_t)p->num_slots, GROUP_F32, GROUP_MAX);
 }
 
 yx_status worker_reduce_rest(yx_worker *w, uint64_t *token_hash) {
@@ -155,7 +179,7 @@ yx_status worker_reduce_rest(yx_worker *w, uint64_t *token_hash) {
     if (alone(w)) return YX_OK;
     if (w->staging) YX_CHECK(w->ops->stream_sync(w->device, NULL));
     for (int64_t i = 0; w->staging && i < m->table.num_buckets; i++) YX_CHECK(reduce_bucket(w, i));
-    YX_CHECK(all_reduce(w, &m->scalars->loss_sum, 1, GROUP_F64, GROUP_SUM));
+    YX_CHECK(all_reduce(w, NULL, &m->scalars->loss_sum, 1, GROUP_F64, GROUP_SUM));
     YX_CHECK(group_all_reduce(w->group, token_hash, 1, GROUP_U64, GROUP_SUM));
     YX_CHECK(worker_reduce_amax(w));
 fail:
@@ -174,7 +198,7 @@ yx_status worker_sum_squares(yx_worker *w) {
         YX_CHECK(w->ops->sum_squares(w->device, NULL, piece, b->piece, sum));
     }
     if (w->staging) YX_CHECK(w->ops->stream_sync(w->device, NULL));
-    status = all_reduce(w, sum, 1, GROUP_F64, GROUP_SUM);
+    status = all_reduce(w, NULL, sum, 1, GROUP_F64, GROUP_SUM);
 fail:
     return status;
 }
@@ -184,7 +208,25 @@ yx_status worker_gather_params(yx_worker *w) {
     const param_table *t = &w->model->table;
     for (int64_t i = 0; i < t->num_buckets; i++) {
         const param_bucket *b = &t->buckets[i];
-        YX_CHECK(all_gather(w, w->model->params + b->begin, (size_t)b->piece * sizeof(yx_real)));
+        YX_CHECK(all_gather(w, NULL, w->model->params + b->begin, (size_t)b->piece * sizeof(yx_real)));
+    }
+fail:
+    return status;
+}
+
+yx_status worker_wait(yx_worker *w) {
+    yx_status status = YX_OK;
+    bool done = false;
+    const struct timespec nap = {.tv_nsec = 20000};
+    if (!w->devices) return w->ops->stream_sync(w->device, NULL);
+    YX_CHECK(w->ops->event_record(w->device, w->ready, NULL));
+    for (double checked = now();;) {
+        YX_CHECK(w->ops->event_done(w->device, w->ready, &done));
+        if (done) break;
+        nanosleep(&nap, NULL);
+        if (now() - checked < 0.5) continue;
+        YX_CHECK(device_group_check(w->devices));
+        checked = now();
     }
 fail:
     return status;

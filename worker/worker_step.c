@@ -217,7 +217,7 @@ static yx_status read_back(yx_worker *w) {
         YX_CHECK(w->ops->copy(w->device, NULL, w->readback->history, p->history, YX_SCALE_HISTORY_LENGTH * bytes));
         YX_CHECK(w->ops->zero(w->device, NULL, p->saturated, bytes));
     }
-    YX_CHECK(w->ops->stream_sync(w->device, NULL));
+    YX_CHECK(worker_wait(w));
 fail:
     return status;
 }
