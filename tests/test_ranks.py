@@ -77,6 +77,9 @@ def test_uneven(folder, config):
     eight = ranks_of(folder, 8, config, f"{folder}/eight", *stages, steps=60)
     one, eight = log(f"{folder}/one"), log(eight)
     assert [s["token_hash"] for s in one] == [s["token_hash"] for s in eight] and len({s["seq_len"] for s in one}) > 2
+    ranks, = log(f"{folder}/eight", "ranks")
+    assert ranks["step"] == ranks["steps"] == 50 and all(len(ranks[k]) == 8 for k in ("compute", "data_wait", "communicate", "exchange"))
+    assert min(ranks["compute"]) > 0 and min(ranks["memory_bytes"]) > 1e6, ranks
     worst = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, eight))
     assert worst < 1e-5, worst
     print(f"8 ranks with uneven slices: the tokens of one rank in all {len(one)} steps, losses within {worst:.1e}")

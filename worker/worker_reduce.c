@@ -101,7 +101,11 @@ static yx_status gather_rows(yx_worker *w, const model_batch *batch, int64_t *ro
     YX_CHECK(all_gather(w, w->exchange, w->all_rows, bytes));
     if (w->devices) {
         YX_CHECK(w->ops->event_record(w->device, w->arrived, w->exchange));
+        YX_CHECK(worker_clock_mark(w, CLOCK_OWN, NULL, 1));
+        YX_CHECK(worker_clock_mark(w, CLOCK_WAIT, NULL, -1));
         YX_CHECK(w->ops->stream_wait(w->device, NULL, w->arrived)); // the buckets before them, too
+        YX_CHECK(worker_clock_mark(w, CLOCK_WAIT, NULL, 1));
+        YX_CHECK(worker_clock_mark(w, CLOCK_REST, NULL, -1));
     }
     *rows = batch->rows * m->table.ranks;
     *token = w->all_tokens;
@@ -116,12 +120,20 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+yx_status worker_clock_mark(yx_worker *w, worker_clock clock, yx_stream *stream, int sign) {
+    return w->devices ? w->ops->clock(w->device, stream, &w->model->scalars->clocks[clock], sign) : YX_OK;
+}
+
 static yx_status bucket_ready(void *context, int64_t i) {
+    yx_status status = YX_OK;
     yx_worker *w = context;
     double begun = now();
-    yx_status status = hand_over(w);
-    if (status == YX_OK) status = reduce_bucket(w, i);
+    YX_CHECK(hand_over(w));
+    YX_CHECK(worker_clock_mark(w, CLOCK_EXCHANGE, w->exchange, -1));
+    YX_CHECK(reduce_bucket(w, i));
+    YX_CHECK(worker_clock_mark(w, CLOCK_EXCHANGE, w->exchange, 1));
     w->communicating += now() - begun;
+fail:
     return status;
 }
 
