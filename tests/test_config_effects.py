@@ -303,6 +303,15 @@ def shard_optimizer(runs):
     assert abs(found[1] / found[0] - 0.25) < 0.1, found
 
 
+@proves("training.gradient_wire")
+def gradient_wire(runs):
+    """Memory for what is on its way; the sums themselves are tests/test_ranks.py's."""
+    fp32, bf16 = (float(re.search(r"exchange with other ranks +([\d.]+) MB", run("plan", "--config", runs.config, "--ranks", 2, "--set",
+                                                                               f"training.gradient_wire={x}").stdout)[1])
+                  for x in ("fp32", "bf16"))
+    assert bf16 > fp32, (fp32, bf16)
+
+
 @proves("training.gradient_bucket_mb")
 def gradient_bucket_mb(runs):
     """More and smaller sums: at 1 MB, a model of 3 MB a layer pads each of its buckets to whole pieces of very many ranks."""
