@@ -59,7 +59,17 @@ static void print_expectation(const bench_train *b) {
            bench_ceiling_4090.bandwidth / 1e12, "");
     for (int64_t i = 0; i < b->num_stages; i++)
         printf(" %8.0f     ", (double)b->stages[i].tokens / b->stages[i].expected_4090);
-    printf("\n");
+    printf("\nseveral, computed (the same tokens a step; %.0f MB of gradients at %.0f GB/s between the cards, hidden "
+           "behind "
+           "the last\nmicro-batch's backward pass as far as that is long enough), tokens/s:\n",
+           b->gradient_bytes / 1e6, BENCH_BUS_4090 / 1e9);
+    for (int ranks = 2; ranks <= 8; ranks *= 2) {
+        printf("%d × RTX 4090     ", ranks);
+        for (int64_t i = 0; i < b->num_stages; i++)
+            printf(" %8.0f     ",
+                   (double)b->stages[i].tokens / bench_expected_4090s(&b->stages[i], b->gradient_bytes, ranks));
+        printf("\n");
+    }
 }
 
 void bench_print_text(const bench_train *b) {

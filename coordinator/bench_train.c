@@ -172,6 +172,13 @@ double bench_expected_4090(const profile_report *r, const profile_ceiling *here)
     return seconds;
 }
 
+double bench_expected_4090s(const bench_stage *s, double gradient_bytes, int ranks) {
+    double compute = s->expected_4090 / ranks, n = ranks;
+    double last = fmin(1, (double)s->micro_tokens / ((double)s->tokens / n)) * compute;
+    double exchange = 2 * (n - 1) / n * gradient_bytes / BENCH_BUS_4090;
+    return compute + fmax(0, exchange - last * 2 / 3);
+}
+
 // --- Stages
 // Random tokens in sequences of T, the last micro-batch of a step filled up with padding.
 typedef struct synthetic {
@@ -289,6 +296,8 @@ yx_status bench_train_run(const yx_config *config, const bench_options *o, yx_gr
     if (!r.ops->host_memory) YX_CHECK(device_group_open(group, info.index, info.name, &r.devices));
     snprintf(out->exchange, sizeof out->exchange, "%s",
              r.devices ? device_group_library(r.devices) : group_backend(group));
+    int64_t wire = config->training.gradient_wire == WIRE_BF16 ? 2 : 4;
+    out->gradient_bytes = (double)(plan_model_parameters(&config->model) * wire);
     worker_options options = {
         .training = config->training, .model = config->model, .max_micro_tokens = out->micro_tokens};
     YX_CHECK(worker_create(r.ops, r.device, group, r.devices, &options, &r.worker));

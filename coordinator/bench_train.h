@@ -19,6 +19,7 @@ typedef struct bench_train {
     int ranks;
     char exchange[32];       // what the ranks exchange by: "solo", "tcp", "mpi", "NCCL 2.28.3"
     profile_ceiling ceiling; // of the products and copies measured in this run; 0 where not measured
+    double gradient_bytes;   // that ranks exchange in a step
     int64_t micro_tokens, memory_bytes, num_stages; // memory: in use on the device after the last stage
     bench_stage stages[CONFIG_MAX_STAGES];
 } bench_train;
@@ -37,3 +38,9 @@ extern const profile_ceiling bench_ceiling_4090;
 // Computed, not measured: every group takes its least time at the 4090's data sheet rates, divided by the share of its
 // ceiling that the same group reached here.
 double bench_expected_4090(const profile_report *r, const profile_ceiling *here);
+// Computed, not measured: seconds of a step of this stage on `ranks` RTX 4090s. Each computes its share of the tokens
+// at the speed of one; a sum of the gradients takes 2·(n - 1)/n of their bytes over BENCH_BUS_4090, and two thirds of
+// the last micro-batch, its backward pass, hide it.
+#define BENCH_BUS_4090                                                                                                 \
+    10e9 // bytes a second between cards without direct access to each other, through the host's memory
+double bench_expected_4090s(const bench_stage *stage, double gradient_bytes, int ranks);
