@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are little-endian and are read without conversion");
@@ -264,14 +263,18 @@ static yx_status create_skeleton(const shard_writer *w, table tables[TABLES]) {
     return status != YX_OK ? status : closed;
 }
 
-// From the page cache to the page cache, without a copy between them.
+// In pieces through the buffer, which is empty by now: a mapping of the whole would count as memory of this process.
 static yx_status copy_tokens(shard_writer *w, int fd, int64_t at) {
-    size_t size = (size_t)w->num_tokens * 4;
-    void *tokens = mmap(NULL, size, PROT_READ, MAP_SHARED, w->spill, 0);
-    if (tokens == MAP_FAILED) return yx_fail_errno("cannot read back %s", w->temporary);
-    posix_madvise(tokens, size, POSIX_MADV_SEQUENTIAL);
-    yx_status status = write_at(fd, w->temporary, at, tokens, size);
-    munmap(tokens, size);
+    yx_status status = YX_OK;
+    int64_t size = w->num_tokens * 4, piece = BUFFER_TOKENS * (int64_t)sizeof *w->buffer;
+    for (int64_t done = 0; done < size; done += piece) {
+        size_t n = (size_t)(size - done < piece ? size - done : piece);
+        ssize_t got = pread(w->spill, w->buffer, n, done);
+        if (got < 0) return yx_fail_errno("cannot read back %s", w->temporary);
+        if ((size_t)got != n) return yx_fail(YX_ERR_IO, "%s lost tokens: the disk is at fault", w->temporary);
+        YX_CHECK(write_at(fd, w->temporary, at + done, w->buffer, n));
+    }
+fail:
     return status;
 }
 
