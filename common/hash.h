@@ -9,4 +9,6 @@ yx_status yx_sha256(const void *data, size_t size, char hex[YX_SHA256_HEX]);
 yx_status yx_sha256_file(const char *path, char hex[YX_SHA256_HEX]);
 // CRC-32C (Castagnoli) of `data`, continuing from `crc` (0 to start).
 uint32_t yx_crc32c(uint32_t crc, const void *data, size_t size);
+// The same without the processor's instruction for it, which yx_crc32c uses where there is one.
+uint32_t yx_crc32c_portable(uint32_t crc, const void *data, size_t size);
 uint64_t yx_hash64(const void *data, size_t size, uint64_t seed);

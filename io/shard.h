@@ -44,9 +44,8 @@ typedef struct shard_provenance { // recorded in every shard, see docs/data-form
 } shard_provenance;
 
 // Documents are appended without their end-of-text token, which the writer puts in front; an id outside the vocabulary
-// or an end-of-text token inside a document is YX_ERR_DATA. Until shard_writer_close the tokens wait in an unnamed file
-// in the same folder; the file is written under a temporary name and appears under `path` in shard_writer_close. The
-// strings of `provenance` are copied.
+// or an end-of-text token inside a document is YX_ERR_DATA. The file is written under a temporary name and appears under
+// `path` in shard_writer_close. The strings of `provenance` are copied.
 yx_status shard_writer_open(const char *path, int shard_index, const shard_provenance *provenance, shard_writer **out);
 yx_status shard_writer_add(shard_writer *w, const uint32_t *ids, size_t count, uint32_t text_bytes, float score,
                            uint64_t source_hash);
