@@ -19,28 +19,49 @@ yx_status yx_sha256(const void *data, size_t size, char hex[YX_SHA256_HEX]) {
     return YX_OK;
 }
 
+yx_status yx_digest_begin(yx_digest *d) {
+    d->context = EVP_MD_CTX_new();
+    if (!d->context || !EVP_DigestInit_ex(d->context, EVP_sha256(), NULL))
+        return yx_fail(YX_ERR_INTERNAL, "SHA-256 failed");
+    return YX_OK;
+}
+
+yx_status yx_digest_add(yx_digest *d, const void *data, size_t size) {
+    return EVP_DigestUpdate(d->context, data, size) ? YX_OK : yx_fail(YX_ERR_INTERNAL, "SHA-256 failed");
+}
+
+yx_status yx_digest_end(yx_digest *d, char hex[YX_SHA256_HEX]) {
+    unsigned char digest[32];
+    if (!EVP_DigestFinal_ex(d->context, digest, NULL)) return yx_fail(YX_ERR_INTERNAL, "SHA-256 failed");
+    to_hex(digest, hex);
+    return YX_OK;
+}
+
+void yx_digest_free(yx_digest *d) {
+    EVP_MD_CTX_free(d->context);
+    d->context = NULL;
+}
+
 yx_status yx_sha256_file(const char *path, char hex[YX_SHA256_HEX]) {
     yx_status status = YX_OK;
     static const size_t piece = 1 << 16;
-    unsigned char buffer[1 << 16], digest[32];
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    unsigned char buffer[1 << 16];
+    yx_digest digest = {0};
     FILE *file = fopen(path, "rb");
     if (!file) {
         status = yx_fail_errno("cannot open %s", path);
         goto fail;
     }
-    if (!context || !EVP_DigestInit_ex(context, EVP_sha256(), NULL)) YX_FAIL(YX_ERR_INTERNAL, "SHA-256 failed");
-    for (size_t got; (got = fread(buffer, 1, piece, file)) > 0;)
-        if (!EVP_DigestUpdate(context, buffer, got)) YX_FAIL(YX_ERR_INTERNAL, "SHA-256 failed");
+    YX_CHECK(yx_digest_begin(&digest));
+    for (size_t got; (got = fread(buffer, 1, piece, file)) > 0;) YX_CHECK(yx_digest_add(&digest, buffer, got));
     if (ferror(file)) {
         status = yx_fail_errno("cannot read %s", path);
         goto fail;
     }
-    if (!EVP_DigestFinal_ex(context, digest, NULL)) YX_FAIL(YX_ERR_INTERNAL, "SHA-256 failed");
-    to_hex(digest, hex);
+    YX_CHECK(yx_digest_end(&digest, hex));
 fail:
     if (file) fclose(file);
-    EVP_MD_CTX_free(context);
+    yx_digest_free(&digest);
     return status;
 }
 

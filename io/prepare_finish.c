@@ -18,7 +18,6 @@ static yx_status seal(const char *path, manifest_shard *entry) {
         goto fail;
     }
     entry->file_bytes = info.st_size;
-    YX_CHECK(yx_sha256_file(path, entry->sha256));
 fail:
     if (fd >= 0) close(fd);
     return status;
@@ -29,7 +28,7 @@ static yx_status finish_shard(prepare_finish *f, int split) {
     char *path = NULL;
     shard_writer *w = f->writer[split];
     f->writer[split] = NULL;
-    YX_CHECK(shard_writer_close(w));
+    YX_CHECK(shard_writer_close(w, f->entry[split].sha256));
     YX_CHECK(yx_format(&path, "%s/%s", f->folder, f->entry[split].file));
     YX_CHECK(seal(path, &f->entry[split]));
     json_t *list = json_object_get(json_object_get(f->state, "splits"), manifest_split_name(split));

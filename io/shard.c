@@ -52,8 +52,7 @@ static yx_status check_shard(const shard_manifest *m, const shard_file *f, int s
 static yx_status verify_shard(const shard_file *f, const manifest_shard *entry) {
     yx_status status = YX_OK;
     char sha256[YX_SHA256_HEX];
-    YX_CHECK(shard_file_verify(f)); // before the digest: it names the place
-    YX_CHECK(yx_sha256_file(f->path, sha256));
+    YX_CHECK(shard_file_verify(f, sha256));
     if (strcmp(sha256, entry->sha256) != 0)
         YX_FAIL(YX_ERR_DATA, "%s is damaged: its SHA-256 is not the one in the manifest", f->path);
 fail:

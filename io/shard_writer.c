@@ -248,12 +248,12 @@ static yx_status compare(const shard_file *f, int64_t at, const void *expected, 
     return YX_OK;
 }
 
-static yx_status read_back(shard_writer *w, const shard_table tables[SHARD_TABLES]) {
+static yx_status read_back(shard_writer *w, const shard_table tables[SHARD_TABLES], char sha256[YX_SHA256_HEX]) {
     yx_status status = YX_OK;
     shard_file f = {.fd = -1};
     size_t piece = BUFFER_TOKENS * sizeof *w->buffer;
     YX_CHECK(shard_file_open(w->temporary, &f));
-    YX_CHECK(shard_file_verify(&f));
+    YX_CHECK(shard_file_verify(&f, sha256));
     for (int i = 0; i < SHARD_TABLES; i++) {
         size_t size = (size_t)tables[i].count * tables[i].element;
         for (size_t done = 0; tables[i].data && done < size; done += piece)
@@ -274,7 +274,7 @@ static yx_status publish(const shard_writer *w) {
     return status;
 }
 
-static yx_status finish(shard_writer *w) {
+static yx_status finish(shard_writer *w, char sha256[YX_SHA256_HEX]) {
     yx_status status = YX_OK;
     shard_table tables[SHARD_TABLES];
     shard_contents *c = &w->contents;
@@ -283,14 +283,16 @@ static yx_status finish(shard_writer *w) {
     shard_layout_list(c, tables);
     YX_CHECK(complete_layout(w, tables));
     YX_CHECK(write_tables(w, tables));
-    YX_CHECK(read_back(w, tables));
+    YX_CHECK(read_back(w, tables, sha256));
     YX_CHECK(publish(w));
 fail:
     return status;
 }
 
-yx_status shard_writer_close(shard_writer *w) {
-    yx_status status = finish(w);
+yx_status shard_writer_close(shard_writer *w, char sha256[YX_SHA256_HEX]) {
+    char digest[YX_SHA256_HEX];
+    yx_status status = finish(w, digest);
+    if (status == YX_OK && sha256) memcpy(sha256, digest, sizeof digest);
     if (status != YX_OK) unlink(w->temporary);
     free_writer(w);
     return status;

@@ -243,7 +243,7 @@ static void wraps_to_the_first_document(void **state) {
     assert_int_equal(shard_writer_open(path, 0, &provenance, &w), YX_OK);
     assert_int_equal(shard_writer_add(w, ids, 1000, 1, 0, 1), YX_OK);
     assert_int_equal(shard_writer_add(w, ids, 2 * ORDER_BLOCK_TOKENS - 1002, 1, 0, 2), YX_OK);
-    assert_int_equal(shard_writer_close(w), YX_OK);
+    assert_int_equal(shard_writer_close(w, NULL), YX_OK);
     assert_int_equal(stat(path, &info), 0);
     entry.file_bytes = info.st_size;
     entry.num_bytes = 2;
