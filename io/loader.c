@@ -7,7 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROW = ORDER_BLOCK_TOKENS + 1, GROUP = 64, CACHE_LINE = 16, MICRO_MULTIPLE = 128, MAX_MESSAGE = 2048 };
+enum {
+    ROW = ORDER_BLOCK_TOKENS + 1,
+    GROUP = 64,
+    LONG = 512,
+    CACHE_LINE = 16,
+    MICRO_MULTIPLE = 128,
+    MAX_MESSAGE = 2048
+};
 
 // The blocks of one shuffle window, read when they are first needed. A block's sequences are scattered over the whole
 // window, so each block is read once in one piece instead of once a sequence.
@@ -20,14 +27,20 @@ typedef struct window_cache {
 typedef struct slot {
     micro_batch batch;
     bool last_of_step;
+    struct slot *next_free;
 } slot;
+
+enum { KEPT = 2 }; // micro-batches that stay with the caller
 
 struct loader {
     const dataset *data;
     data_order order;
     bool document_mask;
-    int64_t depth, max_micro_tokens;
-    window_cache cache; // the thread's own
+    int num_ranks;
+    int64_t max_micro_tokens;
+    // The thread's own.
+    window_cache cache;
+    uint32_t *pieces; // sequences that are read by themselves
 
     pthread_t thread;
     bool thread_started;
@@ -37,12 +50,16 @@ struct loader {
     bool stop;
     load_request queue[LOADER_MAX_STEPS]; // steps with micro-batches not filled yet; the first is being filled
     int queued;
-    int64_t next_micro;  // of queue[0]
-    int64_t outstanding; // steps requested and not taken to their end
-    int64_t generation;  // counts cancels: a filling that began before one is dropped
-    slot *slots;         // ring of depth + 2: two stay with the caller
-    int64_t next_fill, next_take;
-    yx_status failure; // of the thread
+    int64_t next_micro;                  // of queue[0]
+    int64_t outstanding;                 // steps requested and not taken to their end
+    int64_t requested;                   // micro-batches requested and not taken
+    int64_t generation;                  // counts cancels: a filling that began before one is dropped
+    int64_t depth, most;                 // micro-batches ahead, now and at most
+    slot *filled[LOADER_MAX_DEPTH];      // ring
+    slot *kept[KEPT];                    // what was taken last, the newest behind
+    slot *free;                          // the last one used first: its memory is near
+    int64_t next_fill, next_take, taken; // taken: since the last cancel
+    yx_status failure;                   // of the thread
     char message[MAX_MESSAGE], origin[256];
 };
 
@@ -52,9 +69,8 @@ int64_t loader_num_micro_batches(const load_request *request) {
     return n > 0 ? n : 1;
 }
 
-// --- Filling
-// ----------------------------------------------------------------------------------------------------------- Puts a
-// sequence of n tokens (and the one behind it) at `at`. index: what tells it apart in the hash.
+// --- Filling --------------------------------------------------------------------------------------------------------
+// Puts a sequence of n tokens (and the one behind it) at `at`. index: what tells it apart in the hash.
 static void place(micro_batch *out, int64_t at, const uint32_t *tokens, int64_t n, uint32_t eot, bool document_mask,
                   uint64_t index) {
     int32_t *token = out->token + at, *target = out->target + at, *seq_start = out->seq_start + at;
@@ -93,32 +109,65 @@ static yx_status read_with_next(const dataset *data, int64_t begin, int64_t coun
     return status;
 }
 
+static void enter_window(loader *l, const order_place *p) {
+    window_cache *c = &l->cache;
+    if (c->epoch == p->epoch && c->window == p->window) return;
+    memset(c->loaded, 0, (size_t)l->order.window_blocks * sizeof *c->loaded);
+    c->epoch = p->epoch;
+    c->window = p->window;
+}
+
+// The block that takes this one's place in the next window: the system reads it while this window is used up.
+static void announce_successor(const loader *l, const order_place *p) {
+    const data_order *o = &l->order;
+    bool last = (p->window + 1) * o->window_blocks >= o->blocks_per_epoch;
+    int64_t epoch = p->epoch + last, window = last ? 0 : p->window + 1;
+    if (window * o->window_blocks + p->block_in_window >= o->blocks_per_epoch) return; // the last window is shorter
+    int64_t block = order_block(o, epoch, window, p->block_in_window);
+    dataset_will_need(l->data, block * ORDER_BLOCK_TOKENS, ORDER_BLOCK_TOKENS);
+}
+
 // The row of a block, from the cache or read into it.
 static yx_status get_row(loader *l, const order_place *p, const uint32_t **row) {
     window_cache *c = &l->cache;
-    if (c->epoch != p->epoch || c->window != p->window) {
-        memset(c->loaded, 0, (size_t)l->order.window_blocks * sizeof *c->loaded);
-        c->epoch = p->epoch;
-        c->window = p->window;
-    }
+    enter_window(l, p);
     uint32_t *data = c->rows + p->block_in_window * ROW;
     *row = data;
     if (c->loaded[p->block_in_window]) return YX_OK;
     int64_t block = order_block(&l->order, p->epoch, p->window, p->block_in_window);
     yx_status status = read_with_next(l->data, block * ORDER_BLOCK_TOKENS, ORDER_BLOCK_TOKENS, data);
     c->loaded[p->block_in_window] = status == YX_OK;
+    announce_successor(l, p);
     return status;
+}
+
+// A rank among several needs only some sequences of a block. Below LONG a page of the file, and soon the block, holds
+// one of them nearly always.
+static bool reads_pieces(const loader *l, int64_t seq_len) { return l->num_ranks > 1 && seq_len >= LONG; }
+
+static yx_status get_piece(loader *l, const order_place *p, int64_t seq_len, int64_t index, const uint32_t **tokens) {
+    uint32_t *data = l->pieces + index * (seq_len + 1);
+    int64_t block = order_block(&l->order, p->epoch, p->window, p->block_in_window);
+    *tokens = data;
+    return read_with_next(l->data, block * ORDER_BLOCK_TOKENS + p->token_in_block, seq_len, data);
 }
 
 // Where the tokens of sequences [first, first + n) of the request lie, n ≤ GROUP.
 static yx_status locate_group(loader *l, const load_request *r, int64_t first, int64_t n, const uint32_t **tokens) {
     yx_status status = YX_OK;
+    order_window window;
+    order_place where[GROUP];
+    int64_t position = r->position + first * r->seq_len;
+    order_window_at(&l->order, position, r->seq_len, &window);
+    for (int64_t i = 0; i < n; i++) order_window_locate(&window, position + i * r->seq_len, &where[i]);
     for (int64_t i = 0; i < n; i++) {
-        order_place where;
         const uint32_t *row;
-        order_locate(&l->order, r->position + (first + i) * r->seq_len, r->seq_len, &where);
-        YX_CHECK(get_row(l, &where, &row));
-        tokens[i] = row + where.token_in_block;
+        if (reads_pieces(l, r->seq_len)) {
+            YX_CHECK(get_piece(l, &where[i], r->seq_len, i, &tokens[i]));
+            continue;
+        }
+        YX_CHECK(get_row(l, &where[i], &row));
+        tokens[i] = row + where[i].token_in_block;
         __builtin_prefetch(tokens[i]);
         __builtin_prefetch(tokens[i] + (r->seq_len < CACHE_LINE ? r->seq_len : CACHE_LINE));
     }
@@ -155,10 +204,42 @@ static bool may_fill(const loader *l) {
     return l->queued > 0 && l->failure == YX_OK && l->next_fill - l->next_take < l->depth;
 }
 
+static void put_back(loader *l, slot *s) {
+    if (!s) return;
+    s->next_free = l->free;
+    l->free = s;
+}
+
+static void free_slot(slot *s) {
+    if (!s) return;
+    free(s->batch.token);
+    free(s->batch.target);
+    free(s->batch.seq_start);
+    free(s);
+}
+
+static slot *new_slot(int64_t tokens) {
+    slot *s = calloc(1, sizeof *s);
+    if (!s) return NULL;
+    s->batch.token = malloc((size_t)tokens * sizeof *s->batch.token);
+    s->batch.target = malloc((size_t)tokens * sizeof *s->batch.target);
+    s->batch.seq_start = malloc((size_t)tokens * sizeof *s->batch.seq_start);
+    if (s->batch.token && s->batch.target && s->batch.seq_start) return s;
+    free_slot(s);
+    return NULL;
+}
+
+// Under the lock: a place to fill, a new one where the loader has grown.
+static slot *get_slot(loader *l) {
+    slot *s = l->free;
+    if (s) l->free = s->next_free;
+    return s ? s : new_slot(l->max_micro_tokens);
+}
+
 // Under the lock: the micro-batch that was filled becomes visible.
 static void publish(loader *l, slot *filled, int64_t num_micro) {
     filled->last_of_step = l->next_micro + 1 == num_micro;
-    l->next_fill++;
+    l->filled[l->next_fill++ % LOADER_MAX_DEPTH] = filled;
     l->next_micro++;
     if (!filled->last_of_step) return;
     l->next_micro = 0;
@@ -172,22 +253,30 @@ static void record_failure(loader *l, yx_status status) {
     snprintf(l->origin, sizeof l->origin, "%s", yx_message_origin());
 }
 
+// Under the lock, which is free meanwhile: the next micro-batch.
+static void fill_next(loader *l) {
+    load_request request = l->queue[0];
+    int64_t micro = l->next_micro, generation = l->generation;
+    slot *target = get_slot(l);
+    yx_status status = target ? YX_OK : yx_fail(YX_ERR_NO_MEMORY, "no memory for a micro-batch");
+    pthread_mutex_unlock(&l->lock);
+    if (status == YX_OK) status = fill(l, &request, micro, &target->batch);
+    pthread_mutex_lock(&l->lock);
+    bool dropped = generation != l->generation;
+    if (dropped || status != YX_OK) put_back(l, target);
+    if (dropped) return;
+    if (status == YX_OK) publish(l, target, loader_num_micro_batches(&request));
+    else record_failure(l, status);
+    pthread_cond_signal(&l->ready);
+}
+
 static void *work(void *arg) {
     loader *l = arg;
     pthread_mutex_lock(&l->lock);
     for (;;) {
         while (!l->stop && !may_fill(l)) pthread_cond_wait(&l->work, &l->lock);
         if (l->stop) break;
-        load_request request = l->queue[0];
-        int64_t micro = l->next_micro, generation = l->generation;
-        slot *target = &l->slots[l->next_fill % (l->depth + 2)];
-        pthread_mutex_unlock(&l->lock);
-        yx_status status = fill(l, &request, micro, &target->batch);
-        pthread_mutex_lock(&l->lock);
-        if (generation != l->generation) continue;
-        if (status == YX_OK) publish(l, target, loader_num_micro_batches(&request));
-        else record_failure(l, status);
-        pthread_cond_signal(&l->ready);
+        fill_next(l);
     }
     pthread_mutex_unlock(&l->lock);
     return NULL;
@@ -205,13 +294,8 @@ static yx_status start_thread(loader *l) {
 }
 
 // --- Opening and closing --------------------------------------------------------------------------------------------
-static yx_status allocate_batch(micro_batch *b, int64_t tokens) {
-    b->token = malloc((size_t)tokens * sizeof *b->token);
-    b->target = malloc((size_t)tokens * sizeof *b->target);
-    b->seq_start = malloc((size_t)tokens * sizeof *b->seq_start);
-    return b->token && b->target && b->seq_start
-               ? YX_OK
-               : yx_fail(YX_ERR_NO_MEMORY, "no memory for micro-batches of %lld tokens", (long long)tokens);
+int64_t loader_most_ahead(int64_t depth) {
+    return depth * LOADER_GROWTH < LOADER_MAX_DEPTH ? depth * LOADER_GROWTH : LOADER_MAX_DEPTH;
 }
 
 static yx_status allocate(loader *l) {
@@ -220,10 +304,14 @@ static yx_status allocate(loader *l) {
     // Pages of blocks that are never needed are never touched.
     l->cache.rows = malloc(blocks * ROW * sizeof *l->cache.rows);
     l->cache.loaded = calloc(blocks, sizeof *l->cache.loaded);
-    l->slots = calloc((size_t)l->depth + 2, sizeof *l->slots);
-    if (!l->cache.rows || !l->cache.loaded || !l->slots)
+    l->pieces = malloc((ORDER_BLOCK_TOKENS + GROUP) * sizeof *l->pieces);
+    if (!l->cache.rows || !l->cache.loaded || !l->pieces)
         YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a shuffle window of %zu blocks", blocks);
-    for (int64_t i = 0; i < l->depth + 2; i++) YX_CHECK(allocate_batch(&l->slots[i].batch, l->max_micro_tokens));
+    for (int64_t i = 0; i < l->depth + KEPT; i++) {
+        slot *s = new_slot(l->max_micro_tokens);
+        if (!s) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for micro-batches of %lld tokens", (long long)l->max_micro_tokens);
+        put_back(l, s);
+    }
 fail:
     return status;
 }
@@ -233,12 +321,13 @@ static yx_status check_arguments(const dataset *data, const data_order *order, i
     if (order->blocks_per_epoch < 1 || order->blocks_per_epoch > blocks || order->window_blocks < 1)
         return yx_fail(YX_ERR_INTERNAL, "an epoch of %lld blocks and windows of %lld for a data set of %lld blocks",
                        (long long)order->blocks_per_epoch, (long long)order->window_blocks, (long long)blocks);
-    if (depth < 2 || max_micro_tokens < 1 || max_micro_tokens % MICRO_MULTIPLE != 0 || max_micro_tokens > INT32_MAX)
+    if (depth < 2 || depth > LOADER_MAX_DEPTH || max_micro_tokens < 1 || max_micro_tokens % MICRO_MULTIPLE != 0 ||
+        max_micro_tokens > INT32_MAX)
         return yx_fail(YX_ERR_INTERNAL, "%d micro-batches of %lld tokens ahead", depth, (long long)max_micro_tokens);
     return YX_OK;
 }
 
-yx_status loader_open(const dataset *data, const data_order *order, bool document_mask, int depth,
+yx_status loader_open(const dataset *data, const data_order *order, bool document_mask, int depth, int num_ranks,
                       int64_t max_micro_tokens, loader **out) {
     yx_status status = check_arguments(data, order, depth, max_micro_tokens);
     if (status != YX_OK) return status;
@@ -248,7 +337,9 @@ yx_status loader_open(const dataset *data, const data_order *order, bool documen
     l->order = *order;
     if (l->order.window_blocks > order->blocks_per_epoch) l->order.window_blocks = order->blocks_per_epoch;
     l->document_mask = document_mask;
+    l->num_ranks = num_ranks;
     l->depth = depth;
+    l->most = loader_most_ahead(depth);
     l->max_micro_tokens = max_micro_tokens;
     l->cache.epoch = -1;
     pthread_mutex_init(&l->lock, NULL);
@@ -272,12 +363,13 @@ void loader_close(loader *l) {
         pthread_mutex_unlock(&l->lock);
         pthread_join(l->thread, NULL);
     }
-    for (int64_t i = 0; l->slots && i < l->depth + 2; i++) {
-        free(l->slots[i].batch.token);
-        free(l->slots[i].batch.target);
-        free(l->slots[i].batch.seq_start);
+    for (; l->next_take < l->next_fill; l->next_take++) put_back(l, l->filled[l->next_take % LOADER_MAX_DEPTH]);
+    for (int i = 0; i < KEPT; i++) put_back(l, l->kept[i]);
+    for (slot *s = l->free, *next; s; s = next) {
+        next = s->next_free;
+        free_slot(s);
     }
-    free(l->slots);
+    free(l->pieces);
     free(l->cache.rows);
     free(l->cache.loaded);
     pthread_cond_destroy(&l->ready);
@@ -307,10 +399,33 @@ yx_status loader_request(loader *l, const load_request *request) {
     } else {
         l->queue[l->queued++] = *request;
         l->outstanding++;
+        l->requested += loader_num_micro_batches(request);
         pthread_cond_signal(&l->work);
     }
     pthread_mutex_unlock(&l->lock);
     return status;
+}
+
+bool loader_wants(loader *l) {
+    pthread_mutex_lock(&l->lock);
+    bool wants = l->outstanding + 2 <= LOADER_MAX_STEPS && (l->outstanding < 2 || l->requested <= l->depth);
+    pthread_mutex_unlock(&l->lock);
+    return wants;
+}
+
+int64_t loader_depth(loader *l) {
+    pthread_mutex_lock(&l->lock);
+    int64_t depth = l->depth;
+    pthread_mutex_unlock(&l->lock);
+    return depth;
+}
+
+// Under the lock: the caller has to wait. At the start it always has; later it means that reading is uneven, and more
+// has to be ready.
+static void wait_ready(loader *l) {
+    if (l->taken > 0) l->depth = l->depth * 2 < l->most ? l->depth * 2 : l->most;
+    pthread_cond_signal(&l->work);
+    while (l->next_fill == l->next_take && l->failure == YX_OK) pthread_cond_wait(&l->ready, &l->lock);
 }
 
 // Under the lock.
@@ -319,7 +434,12 @@ static yx_status take(loader *l, const micro_batch **out) {
         yx_set_message(l->message, l->origin);
         return l->failure;
     }
-    slot *taken = &l->slots[l->next_take++ % (l->depth + 2)];
+    slot *taken = l->filled[l->next_take++ % LOADER_MAX_DEPTH];
+    put_back(l, l->kept[0]);
+    l->kept[0] = l->kept[1];
+    l->kept[1] = taken;
+    l->taken++;
+    l->requested--;
     if (taken->last_of_step) l->outstanding--;
     *out = &taken->batch;
     pthread_cond_signal(&l->work);
@@ -330,8 +450,7 @@ yx_status loader_next(loader *l, const micro_batch **out) {
     pthread_mutex_lock(&l->lock);
     yx_status status = YX_OK;
     if (l->outstanding == 0) status = yx_fail(YX_ERR_INTERNAL, "no micro-batch was requested");
-    while (status == YX_OK && l->next_fill == l->next_take && l->failure == YX_OK)
-        pthread_cond_wait(&l->ready, &l->lock);
+    if (status == YX_OK && l->next_fill == l->next_take && l->failure == YX_OK) wait_ready(l);
     if (status == YX_OK) status = take(l, out);
     pthread_mutex_unlock(&l->lock);
     return status;
@@ -342,8 +461,8 @@ void loader_cancel(loader *l) {
     l->generation++;
     l->queued = 0;
     l->next_micro = 0;
-    l->outstanding = 0;
-    l->next_fill = l->next_take;
+    l->outstanding = l->requested = l->taken = 0;
+    for (; l->next_take < l->next_fill; l->next_take++) put_back(l, l->filled[l->next_take % LOADER_MAX_DEPTH]);
     l->failure = YX_OK;
     pthread_mutex_unlock(&l->lock);
 }

@@ -2,6 +2,8 @@
 #include "common/file.h"
 #include "io/shard_file.h"
 #include "io/shard_manifest.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -238,4 +240,22 @@ yx_status dataset_read_docs(const dataset *d, int64_t first, int64_t count, uint
     }
 fail:
     return status;
+}
+
+void dataset_will_need(const dataset *d, int64_t begin, int64_t count) {
+    for (int i = find_shard(d->token_begin, d->info.n_shards, begin); count > 0 && i < d->info.n_shards; i++) {
+        const shard_file *f = &d->shards[i];
+        int64_t left = d->token_begin[i + 1] - begin, n = count < left ? count : left;
+        posix_fadvise(f->fd, f->tokens_at + (begin - d->token_begin[i]) * 4, n * 4, POSIX_FADV_WILLNEED);
+        begin += n;
+        count -= n;
+    }
+}
+
+yx_status dataset_forget(const dataset *d) {
+    for (int i = 0; i < d->info.n_shards; i++) {
+        errno = posix_fadvise(d->shards[i].fd, 0, 0, POSIX_FADV_DONTNEED);
+        if (errno != 0) return yx_fail_errno("cannot drop %s from the cache", d->shards[i].path);
+    }
+    return YX_OK;
 }

@@ -36,6 +36,11 @@ yx_status dataset_read(const dataset *d, int64_t begin, int64_t count, uint32_t 
 // First token (its end-of-text token) of documents [first, first + count), and the UTF-8 bytes of each.
 yx_status dataset_read_docs(const dataset *d, int64_t first, int64_t count, uint64_t *offsets, uint32_t *bytes);
 
+// The system may begin to read these tokens: a hint.
+void dataset_will_need(const dataset *d, int64_t begin, int64_t count);
+// Drops the shards from the system's page cache, as far as no other process maps them; for measurements.
+yx_status dataset_forget(const dataset *d);
+
 // --- Writing --------------------------------------------------------------------------------------------------------
 typedef struct shard_writer shard_writer;
 
