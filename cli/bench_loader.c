@@ -8,17 +8,19 @@
 static const char help[] =
     "usage: yxanul bench loader --config FILE [--stages 1,5,10] [options]\n"
     "\n"
-    "How many tokens a second the loader's one thread makes into complete micro-batches (token, target, seq_start), "
-    "stage\n"
-    "by stage: the shards are in the page cache, and what has been made is taken at once. Beside it the rate of "
-    "copying\n"
-    "each token three times from a window to micro-batches, in order, by one thread in the same run.\n"
+    "How many tokens a second one thread makes into complete micro-batches (token, target, seq_start), stage by stage, "
+    "with\n"
+    "the shards in the page cache; then the same when the loader's thread does it and hands each one over to another "
+    "that\n"
+    "waits for it. Beside it the rate of copying each token three times from a window to micro-batches, in order, by "
+    "one\n"
+    "thread in the same run.\n"
     "\n"
     "Then the waiting of a worker that takes --rate tokens a second when it starts with a cold cache: before each "
     "stage\n"
     "the shards' pages are dropped (posix_fadvise, POSIX_FADV_DONTNEED; what a file server or disk keeps stays "
     "there).\n"
-    "Where it fits, the border of a shuffle window lies in the middle.\n"
+    "Where it fits, the border of a shuffle window lies in the middle. Start: while the first tenth is taken.\n"
     "\n"
     "  --config FILE              the configuration (docs/configuration.md); its data must be prepared\n"
     "  --set KEY=VALUE …          change keys; may be repeated\n"
@@ -59,26 +61,27 @@ static yx_status parse(int argc, char **argv, options *o) {
 static void print_text(const bench_loader *b) {
     printf("%lld tokens, windows of %lld blocks; copying each token three times: %.0f M tokens/s\n\n",
            (long long)b->dataset_tokens, (long long)b->window_blocks, b->copy_tokens / 1e6);
-    printf("%6s %9s %11s %12s %8s | cold cache, %.3g M tokens/s taken\n", "T", "sequences", "micro-batch", "M tokens/s",
-           "of copy", b->rate / 1e6);
-    printf("%6s %9s %11s %12s %8s | %10s %12s %9s %12s\n", "", "", "", "", "", "first wait", "further wait", "of time",
-           "waits > 1 ms");
+    printf("%6s %9s %11s %12s %8s %12s | cold cache, %.3g M tokens/s taken\n", "T", "sequences", "micro-batch",
+           "M tokens/s", "of copy", "handed over", b->rate / 1e6);
+    printf("%6s %9s %11s %12s %8s %12s | %10s %12s %9s %12s\n", "", "", "", "", "", "", "start wait", "later wait",
+           "of time", "waits > 1 ms");
     for (int64_t i = 0; i < b->num_stages; i++) {
         const bench_loader_stage *s = &b->stages[i];
         double rate = (double)s->tokens / s->seconds, taking = (double)s->cold_tokens / b->rate;
-        printf("%6lld %9lld %11lld %12.1f %7.1f%% | %7.1f ms %9.1f ms %8.2f%% %5lld of %lld\n", (long long)s->seq_len,
-               (long long)s->batch_size, (long long)s->micro_tokens, rate / 1e6, 100 * rate / b->copy_tokens,
-               s->first_wait * 1e3, s->cold_wait * 1e3, 100 * s->cold_wait / (taking + s->cold_wait),
-               (long long)s->cold_waits, (long long)s->cold_batches);
+        printf("%6lld %9lld %11lld %12.1f %7.1f%% %12.1f | %7.1f ms %9.1f ms %8.2f%% %5lld of %lld\n",
+               (long long)s->seq_len, (long long)s->batch_size, (long long)s->micro_tokens, rate / 1e6,
+               100 * rate / b->copy_tokens, (double)s->tokens / s->handed_seconds / 1e6, s->start_wait * 1e3,
+               s->cold_wait * 1e3, 100 * s->cold_wait / (0.9 * taking + s->cold_wait), (long long)s->cold_waits,
+               (long long)s->cold_batches);
     }
 }
 
 static json_t *json_stage(const bench_loader_stage *s) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:I, s:I}", "seq_len", (json_int_t)s->seq_len,
+    return json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:I}", "seq_len", (json_int_t)s->seq_len,
                      "sequences", (json_int_t)s->batch_size, "micro_batch_tokens", (json_int_t)s->micro_tokens,
                      "tokens", (json_int_t)s->tokens, "seconds", s->seconds, "tokens_per_second",
-                     (double)s->tokens / s->seconds, "cold_tokens", (json_int_t)s->cold_tokens, "cold_first_wait",
-                     s->first_wait, "cold_further_wait", s->cold_wait, "cold_waits", (json_int_t)s->cold_waits,
+                     (double)s->tokens / s->seconds, "cold_tokens", (json_int_t)s->cold_tokens, "cold_start_wait",
+                     s->start_wait, "cold_later_wait", s->cold_wait, "cold_waits", (json_int_t)s->cold_waits,
                      "cold_micro_batches", (json_int_t)s->cold_batches);
 }
 

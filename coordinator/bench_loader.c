@@ -5,7 +5,8 @@
 #include <string.h>
 #include <time.h>
 
-enum { ROUNDS = 5, COPY_ROUNDS = 7 };
+// START_PART: while that part of the tokens is taken, the first window is read for the first time.
+enum { ROUNDS = 5, COPY_ROUNDS = 7, START_PART = 10 };
 static const int64_t timed_tokens = 16000000;
 static const double cold_seconds = 2; // of consuming, half of them before the border of a window
 
@@ -81,31 +82,59 @@ static yx_status open_passage(const bench_run *r, const bench_loader_stage *s, i
                        s->micro_tokens, &out->loader);
 }
 
+// In this thread, from position to `end`, into one micro-batch.
+static yx_status fill_through(passage *p, int64_t end, micro_batch *batch) {
+    yx_status status = YX_OK;
+    load_request *r = &p->next;
+    for (; r->position < end; r->position += r->num_sequences * r->seq_len) {
+        int64_t left = (end - r->position) / r->seq_len;
+        r->num_sequences = left < p->sequences ? left : p->sequences;
+        for (int64_t m = 0; m < loader_num_micro_batches(r); m++) YX_CHECK(loader_fill(p->loader, r, m, batch));
+    }
+fail:
+    return status;
+}
+
 // A first window, which finds memory for the rows, is not timed.
-static yx_status time_round(const bench_run *r, int64_t begin, bench_loader_stage *s, double *seconds) {
+static yx_status time_round(const bench_run *r, int64_t begin, bench_loader_stage *s, micro_batch *batch,
+                            double *seconds) {
     yx_status status = YX_OK;
     passage p;
-    int64_t window = r->setup.plan.window_blocks * ORDER_BLOCK_TOKENS;
+    int64_t window = r->setup.plan.window_blocks * ORDER_BLOCK_TOKENS, middle = begin + window;
     YX_CHECK(open_passage(r, s, begin, &p));
-    YX_CHECK(run_through(&p, begin + window));
+    YX_CHECK(batch ? fill_through(&p, middle, batch) : run_through(&p, middle));
     double start = now();
-    YX_CHECK(run_through(&p, begin + window + s->tokens));
+    YX_CHECK(batch ? fill_through(&p, middle + s->tokens, batch) : run_through(&p, middle + s->tokens));
     *seconds = now() - start;
 fail:
     loader_close(p.loader);
     return status;
 }
 
+static yx_status time_rounds(const bench_run *r, int64_t begin, bench_loader_stage *s, micro_batch *batch,
+                             double *median) {
+    yx_status status = YX_OK;
+    double seconds[ROUNDS];
+    for (int i = 0; i < ROUNDS; i++) YX_CHECK(time_round(r, begin, s, batch, &seconds[i]));
+    qsort(seconds, ROUNDS, sizeof *seconds, by_value);
+    *median = seconds[ROUNDS / 2];
+fail:
+    return status;
+}
+
 static yx_status time_warm(const bench_run *r, int64_t begin, bench_loader_stage *s) {
     yx_status status = YX_OK;
-    double seconds[ROUNDS], unused;
     int64_t window = r->setup.plan.window_blocks * ORDER_BLOCK_TOKENS;
+    int32_t *memory = malloc(3 * (size_t)s->micro_tokens * sizeof *memory);
+    micro_batch batch = {memory, memory + s->micro_tokens, memory + 2 * s->micro_tokens};
+    double unused;
     s->tokens = (timed_tokens + window - 1) / window * window;
-    YX_CHECK(time_round(r, begin, s, &unused)); // fills the page cache
-    for (int i = 0; i < ROUNDS; i++) YX_CHECK(time_round(r, begin, s, &seconds[i]));
-    qsort(seconds, ROUNDS, sizeof *seconds, by_value);
-    s->seconds = seconds[ROUNDS / 2];
+    if (!memory) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a micro-batch");
+    YX_CHECK(time_round(r, begin, s, &batch, &unused)); // fills the page cache
+    YX_CHECK(time_rounds(r, begin, s, &batch, &s->seconds));
+    YX_CHECK(time_rounds(r, begin, s, NULL, &s->handed_seconds));
 fail:
+    free(memory);
     return status;
 }
 
@@ -126,13 +155,12 @@ static yx_status consume_cold(const bench_run *r, int64_t begin, bench_loader_st
         double asked = now();
         YX_CHECK(take(&p, &batch));
         double waited = now() - asked;
-        if (p.taken == batch->num_scored) s->first_wait = waited;
-        else s->cold_wait += waited;
-        s->cold_waits += waited > 1e-3 && p.taken > batch->num_scored;
-        s->cold_batches++;
+        bool starts = p.taken <= s->cold_tokens / START_PART;
+        *(starts ? &s->start_wait : &s->cold_wait) += waited;
+        s->cold_waits += waited > 1e-3 && !starts;
+        s->cold_batches += !starts;
         sleep_until(now() + (double)batch->num_scored / rate);
     }
-    s->cold_batches--; // the first has its own figure
 fail:
     loader_close(p.loader);
     return status;

@@ -6,11 +6,12 @@
 typedef struct bench_loader_stage {
     int64_t seq_len, batch_size, micro_tokens;
     int64_t tokens;                   // timed, in whole shuffle windows
-    double seconds;                   // median of several times
+    double seconds;                   // median of several times, filled by the calling thread
+    double handed_seconds;            // the same, by the loader's thread and handed over
     int64_t cold_tokens;              // consumed at `rate`, over the border of a window where it is near
-    double first_wait;                // seconds until the first micro-batch, nothing cached
-    double cold_wait;                 // for all others
-    int64_t cold_waits, cold_batches; // micro-batches that were waited for, of so many
+    double start_wait;                // seconds of waiting while the first tenth is taken, nothing cached
+    double cold_wait;                 // during the rest
+    int64_t cold_waits, cold_batches; // of the rest: micro-batches that were waited for, of so many
 } bench_loader_stage;
 
 typedef struct bench_loader {

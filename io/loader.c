@@ -13,6 +13,7 @@ enum {
     LONG = 512,
     CACHE_LINE = 16,
     MICRO_MULTIPLE = 128,
+    ANNOUNCED_AT_ONCE = 64,
     MAX_MESSAGE = 2048
 };
 
@@ -22,6 +23,7 @@ typedef struct window_cache {
     int64_t epoch, window; // -1: none yet
     uint32_t *rows;        // [window_blocks, ROW]: each block and the token behind it
     bool *loaded;          // [window_blocks]
+    int64_t announced;     // blocks of the next window
 } window_cache;
 
 typedef struct slot {
@@ -115,16 +117,31 @@ static void enter_window(loader *l, const order_place *p) {
     memset(c->loaded, 0, (size_t)l->order.window_blocks * sizeof *c->loaded);
     c->epoch = p->epoch;
     c->window = p->window;
+    c->announced = 0;
 }
 
-// The block that takes this one's place in the next window: the system reads it while this window is used up.
-static void announce_successor(const loader *l, const order_place *p) {
+// A rank among several needs only some sequences of a block. Below LONG a page of the file, and soon the block, holds
+// one of them nearly always.
+static bool reads_pieces(const loader *l, int64_t seq_len) { return l->num_ranks > 1 && seq_len >= LONG; }
+
+// The blocks of the next window: the system reads them while this one is used up, evenly over its first half, so that
+// they neither compete with this window's own first reading nor come in a burst.
+static void announce_next(loader *l, const load_request *r, int64_t position) {
     const data_order *o = &l->order;
-    bool last = (p->window + 1) * o->window_blocks >= o->blocks_per_epoch;
-    int64_t epoch = p->epoch + last, window = last ? 0 : p->window + 1;
-    if (window * o->window_blocks + p->block_in_window >= o->blocks_per_epoch) return; // the last window is shorter
-    int64_t block = order_block(o, epoch, window, p->block_in_window);
-    dataset_will_need(l->data, block * ORDER_BLOCK_TOKENS, ORDER_BLOCK_TOKENS);
+    order_window w;
+    if (reads_pieces(l, r->seq_len)) return; // a rank of several would announce what others read
+    order_window_at(o, position, r->seq_len, &w);
+    bool last = (w.window + 1) * o->window_blocks >= o->blocks_per_epoch;
+    int64_t epoch = w.epoch + last, window = last ? 0 : w.window + 1;
+    int64_t left = o->blocks_per_epoch - window * o->window_blocks;
+    int64_t blocks = left < o->window_blocks ? left : o->window_blocks;
+    int64_t due = 1 + 2 * (position - w.position) / ORDER_BLOCK_TOKENS;
+    window_cache *c = &l->cache;
+    if (due > c->announced + blocks / ANNOUNCED_AT_ONCE + 1) due = c->announced + blocks / ANNOUNCED_AT_ONCE + 1;
+    for (; c->announced < due && c->announced < blocks; c->announced++) {
+        int64_t block = order_block(o, epoch, window, c->announced);
+        dataset_will_need(l->data, block * ORDER_BLOCK_TOKENS, ORDER_BLOCK_TOKENS);
+    }
 }
 
 // The row of a block, from the cache or read into it.
@@ -137,13 +154,8 @@ static yx_status get_row(loader *l, const order_place *p, const uint32_t **row) 
     int64_t block = order_block(&l->order, p->epoch, p->window, p->block_in_window);
     yx_status status = read_with_next(l->data, block * ORDER_BLOCK_TOKENS, ORDER_BLOCK_TOKENS, data);
     c->loaded[p->block_in_window] = status == YX_OK;
-    announce_successor(l, p);
     return status;
 }
-
-// A rank among several needs only some sequences of a block. Below LONG a page of the file, and soon the block, holds
-// one of them nearly always.
-static bool reads_pieces(const loader *l, int64_t seq_len) { return l->num_ranks > 1 && seq_len >= LONG; }
 
 static yx_status get_piece(loader *l, const order_place *p, int64_t seq_len, int64_t index, const uint32_t **tokens) {
     uint32_t *data = l->pieces + index * (seq_len + 1);
@@ -195,6 +207,7 @@ static yx_status fill(loader *l, const load_request *r, int64_t micro, micro_bat
             place(out, (done + i) * r->seq_len, tokens[i], r->seq_len, eot, l->document_mask, (uint64_t)(index + i));
     }
     pad(out);
+    if (n > 0) announce_next(l, r, r->position + (first + n - 1) * r->seq_len);
 fail:
     return status;
 }
@@ -404,6 +417,13 @@ yx_status loader_request(loader *l, const load_request *request) {
     }
     pthread_mutex_unlock(&l->lock);
     return status;
+}
+
+yx_status loader_fill(loader *l, const load_request *request, int64_t micro, micro_batch *out) {
+    yx_status status = check_request(l, request);
+    if (status == YX_OK && (micro < 0 || micro >= loader_num_micro_batches(request)))
+        status = yx_fail(YX_ERR_INTERNAL, "no micro-batch %lld", (long long)micro);
+    return status == YX_OK ? fill(l, request, micro, out) : status;
 }
 
 bool loader_wants(loader *l) {

@@ -49,6 +49,9 @@ bool loader_wants(loader *l);
 // The next micro-batch in the order requested; valid until the next call but one. Waits for the thread; a reading
 // failure of the thread is returned here, again at every call until loader_cancel.
 yx_status loader_next(loader *l, const micro_batch **out);
+// Fills a micro-batch of a request in the calling thread, while nothing is requested: for measurements. The caller has
+// arrays of request->micro_tokens in `out`.
+yx_status loader_fill(loader *l, const load_request *request, int64_t micro, micro_batch *out);
 // Drops what was requested and not yet taken.
 void loader_cancel(loader *l);
 
