@@ -80,9 +80,10 @@ static json_t *json_stage(const bench_loader_stage *s) {
     return json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:I}", "seq_len", (json_int_t)s->seq_len,
                      "sequences", (json_int_t)s->batch_size, "micro_batch_tokens", (json_int_t)s->micro_tokens,
                      "tokens", (json_int_t)s->tokens, "seconds", s->seconds, "tokens_per_second",
-                     (double)s->tokens / s->seconds, "cold_tokens", (json_int_t)s->cold_tokens, "cold_start_wait",
-                     s->start_wait, "cold_later_wait", s->cold_wait, "cold_waits", (json_int_t)s->cold_waits,
-                     "cold_micro_batches", (json_int_t)s->cold_batches);
+                     (double)s->tokens / s->seconds, "handed_over_tokens_per_second",
+                     (double)s->tokens / s->handed_seconds, "cold_tokens", (json_int_t)s->cold_tokens,
+                     "cold_start_wait", s->start_wait, "cold_later_wait", s->cold_wait, "cold_waits",
+                     (json_int_t)s->cold_waits, "cold_micro_batches", (json_int_t)s->cold_batches);
 }
 
 static yx_status print_json(const bench_loader *b) {
