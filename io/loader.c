@@ -1,5 +1,5 @@
 #include "io/loader.h"
-#include "common/hash.h"
+#include "io/loader_fill.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -7,24 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    ROW = ORDER_BLOCK_TOKENS + 1,
-    GROUP = 64,
-    LONG = 512,
-    CACHE_LINE = 16,
-    MICRO_MULTIPLE = 128,
-    ANNOUNCED_AT_ONCE = 64,
-    MAX_MESSAGE = 2048
-};
-
-// The blocks of one shuffle window, read when they are first needed. A block's sequences are scattered over the whole
-// window, so each block is read once in one piece instead of once a sequence.
-typedef struct window_cache {
-    int64_t epoch, window; // -1: none yet
-    uint32_t *rows;        // [window_blocks, ROW]: each block and the token behind it
-    bool *loaded;          // [window_blocks]
-    int64_t announced;     // blocks of the next window
-} window_cache;
+enum { MICRO_MULTIPLE = 128, MAX_MESSAGE = 2048 };
 
 typedef struct slot {
     micro_batch batch;
@@ -35,15 +18,8 @@ typedef struct slot {
 enum { KEPT = 2 }; // micro-batches that stay with the caller
 
 struct loader {
-    const dataset *data;
-    data_order order;
-    bool document_mask;
-    int num_ranks;
+    loader_filler filler; // the thread's own
     int64_t max_micro_tokens;
-    // The thread's own.
-    window_cache cache;
-    uint32_t *pieces; // sequences that are read by themselves
-
     pthread_t thread;
     bool thread_started;
     pthread_mutex_t lock;
@@ -69,147 +45,6 @@ int64_t loader_num_micro_batches(const load_request *request) {
     int64_t per = request->micro_tokens / request->seq_len;
     int64_t n = (request->num_sequences + per - 1) / per;
     return n > 0 ? n : 1;
-}
-
-// --- Filling --------------------------------------------------------------------------------------------------------
-// Puts a sequence of n tokens (and the one behind it) at `at`. index: what tells it apart in the hash.
-static void place(micro_batch *out, int64_t at, const uint32_t *tokens, int64_t n, uint32_t eot, bool document_mask,
-                  uint64_t index) {
-    int32_t *token = out->token + at, *target = out->target + at, *seq_start = out->seq_start + at;
-    memcpy(token, tokens, (size_t)n * sizeof *token);
-    memcpy(target, tokens + 1, (size_t)n * sizeof *target);
-    int32_t start = (int32_t)at;
-    for (int32_t i = 0; i < n; i++) {
-        if (document_mask) start = tokens[i] == eot ? (int32_t)at + i : start;
-        seq_start[i] = start;
-    }
-    out->num_scored += n;
-    out->token_hash += yx_hash64(tokens, (size_t)(n + 1) * sizeof *tokens, index);
-}
-
-static void start_batch(micro_batch *out, int64_t micro_tokens) {
-    out->num_tokens = micro_tokens;
-    out->num_scored = 0;
-    out->token_hash = 0;
-}
-
-static void pad(micro_batch *out) {
-    for (int64_t i = out->num_scored; i < out->num_tokens; i++) {
-        out->token[i] = 0;
-        out->target[i] = -1;
-        out->seq_start[i] = (int32_t)i;
-    }
-}
-
-// Tokens [begin, begin + count] of the stream, one more than `count`: behind the last token comes the first document's
-// end-of-text token again.
-static yx_status read_with_next(const dataset *data, int64_t begin, int64_t count, uint32_t *tokens) {
-    const dataset_info *info = dataset_get_info(data);
-    bool at_end = begin + count == info->num_tokens;
-    yx_status status = dataset_read(data, begin, at_end ? count : count + 1, tokens);
-    if (at_end) tokens[count] = info->eot_id;
-    return status;
-}
-
-static void enter_window(loader *l, const order_place *p) {
-    window_cache *c = &l->cache;
-    if (c->epoch == p->epoch && c->window == p->window) return;
-    memset(c->loaded, 0, (size_t)l->order.window_blocks * sizeof *c->loaded);
-    c->epoch = p->epoch;
-    c->window = p->window;
-    c->announced = 0;
-}
-
-// A rank among several needs only some sequences of a block. Below LONG a page of the file, and soon the block, holds
-// one of them nearly always.
-static bool reads_pieces(const loader *l, int64_t seq_len) { return l->num_ranks > 1 && seq_len >= LONG; }
-
-// The blocks of the next window: the system reads them while this one is used up, evenly over its first half, so that
-// they neither compete with this window's own first reading nor come in a burst.
-static void announce_next(loader *l, const load_request *r, int64_t position) {
-    const data_order *o = &l->order;
-    order_window w;
-    if (reads_pieces(l, r->seq_len)) return; // a rank of several would announce what others read
-    order_window_at(o, position, r->seq_len, &w);
-    bool last = (w.window + 1) * o->window_blocks >= o->blocks_per_epoch;
-    int64_t epoch = w.epoch + last, window = last ? 0 : w.window + 1;
-    int64_t left = o->blocks_per_epoch - window * o->window_blocks;
-    int64_t blocks = left < o->window_blocks ? left : o->window_blocks;
-    int64_t due = 1 + 2 * (position - w.position) / ORDER_BLOCK_TOKENS;
-    window_cache *c = &l->cache;
-    if (due > c->announced + blocks / ANNOUNCED_AT_ONCE + 1) due = c->announced + blocks / ANNOUNCED_AT_ONCE + 1;
-    for (; c->announced < due && c->announced < blocks; c->announced++) {
-        int64_t block = order_block(o, epoch, window, c->announced);
-        dataset_will_need(l->data, block * ORDER_BLOCK_TOKENS, ORDER_BLOCK_TOKENS);
-    }
-}
-
-// The row of a block, from the cache or read into it.
-static yx_status get_row(loader *l, const order_place *p, const uint32_t **row) {
-    window_cache *c = &l->cache;
-    enter_window(l, p);
-    uint32_t *data = c->rows + p->block_in_window * ROW;
-    *row = data;
-    if (c->loaded[p->block_in_window]) return YX_OK;
-    int64_t block = order_block(&l->order, p->epoch, p->window, p->block_in_window);
-    yx_status status = read_with_next(l->data, block * ORDER_BLOCK_TOKENS, ORDER_BLOCK_TOKENS, data);
-    c->loaded[p->block_in_window] = status == YX_OK;
-    return status;
-}
-
-static yx_status get_piece(loader *l, const order_place *p, int64_t seq_len, int64_t index, const uint32_t **tokens) {
-    uint32_t *data = l->pieces + index * (seq_len + 1);
-    int64_t block = order_block(&l->order, p->epoch, p->window, p->block_in_window);
-    *tokens = data;
-    return read_with_next(l->data, block * ORDER_BLOCK_TOKENS + p->token_in_block, seq_len, data);
-}
-
-// Where the tokens of sequences [first, first + n) of the request lie, n ≤ GROUP.
-static yx_status locate_group(loader *l, const load_request *r, int64_t first, int64_t n, const uint32_t **tokens) {
-    yx_status status = YX_OK;
-    order_window window;
-    order_place where[GROUP];
-    int64_t position = r->position + first * r->seq_len;
-    order_window_at(&l->order, position, r->seq_len, &window);
-    for (int64_t i = 0; i < n; i++) order_window_locate(&window, position + i * r->seq_len, &where[i]);
-    for (int64_t i = 0; i < n; i++) {
-        const uint32_t *row;
-        if (reads_pieces(l, r->seq_len)) {
-            YX_CHECK(get_piece(l, &where[i], r->seq_len, i, &tokens[i]));
-            continue;
-        }
-        YX_CHECK(get_row(l, &where[i], &row));
-        tokens[i] = row + where[i].token_in_block;
-        __builtin_prefetch(tokens[i]);
-        __builtin_prefetch(tokens[i] + (r->seq_len < CACHE_LINE ? r->seq_len : CACHE_LINE));
-    }
-fail:
-    return status;
-}
-
-// Short sequences lie scattered over megabytes, so a group of them is located, and asked of the memory, before it is
-// copied. A group does not cross a multiple of the block, hence no window border, where the rows change.
-static yx_status fill(loader *l, const load_request *r, int64_t micro, micro_batch *out) {
-    yx_status status = YX_OK;
-    uint32_t eot = dataset_get_info(l->data)->eot_id;
-    const uint32_t *tokens[GROUP];
-    int64_t per = r->micro_tokens / r->seq_len, first = r->first_sequence + micro * per;
-    int64_t n = r->first_sequence + r->num_sequences - first, group;
-    if (n > per) n = per;
-    start_batch(out, r->micro_tokens);
-    for (int64_t done = 0; done < n; done += group) {
-        int64_t index = first + done, in_block = (r->position + index * r->seq_len) % ORDER_BLOCK_TOKENS;
-        group = (ORDER_BLOCK_TOKENS - in_block) / r->seq_len;
-        if (group > GROUP) group = GROUP;
-        if (group > n - done) group = n - done;
-        YX_CHECK(locate_group(l, r, index, group, tokens));
-        for (int64_t i = 0; i < group; i++)
-            place(out, (done + i) * r->seq_len, tokens[i], r->seq_len, eot, l->document_mask, (uint64_t)(index + i));
-    }
-    pad(out);
-    if (n > 0) announce_next(l, r, r->position + (first + n - 1) * r->seq_len);
-fail:
-    return status;
 }
 
 // --- The thread -----------------------------------------------------------------------------------------------------
@@ -273,7 +108,7 @@ static void fill_next(loader *l) {
     slot *target = get_slot(l);
     yx_status status = target ? YX_OK : yx_fail(YX_ERR_NO_MEMORY, "no memory for a micro-batch");
     pthread_mutex_unlock(&l->lock);
-    if (status == YX_OK) status = fill(l, &request, micro, &target->batch);
+    if (status == YX_OK) status = loader_filler_fill(&l->filler, &request, micro, &target->batch);
     pthread_mutex_lock(&l->lock);
     bool dropped = generation != l->generation;
     if (dropped || status != YX_OK) put_back(l, target);
@@ -313,13 +148,6 @@ int64_t loader_most_ahead(int64_t depth) {
 
 static yx_status allocate(loader *l) {
     yx_status status = YX_OK;
-    size_t blocks = (size_t)l->order.window_blocks;
-    // Pages of blocks that are never needed are never touched.
-    l->cache.rows = malloc(blocks * ROW * sizeof *l->cache.rows);
-    l->cache.loaded = calloc(blocks, sizeof *l->cache.loaded);
-    l->pieces = malloc((ORDER_BLOCK_TOKENS + GROUP) * sizeof *l->pieces);
-    if (!l->cache.rows || !l->cache.loaded || !l->pieces)
-        YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a shuffle window of %zu blocks", blocks);
     for (int64_t i = 0; i < l->depth + KEPT; i++) {
         slot *s = new_slot(l->max_micro_tokens);
         if (!s) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for micro-batches of %lld tokens", (long long)l->max_micro_tokens);
@@ -346,18 +174,15 @@ yx_status loader_open(const dataset *data, const data_order *order, bool documen
     if (status != YX_OK) return status;
     loader *l = calloc(1, sizeof *l);
     if (!l) return yx_fail(YX_ERR_NO_MEMORY, "no memory");
-    l->data = data;
-    l->order = *order;
-    if (l->order.window_blocks > order->blocks_per_epoch) l->order.window_blocks = order->blocks_per_epoch;
-    l->document_mask = document_mask;
-    l->num_ranks = num_ranks;
+    data_order used = *order;
+    if (used.window_blocks > used.blocks_per_epoch) used.window_blocks = used.blocks_per_epoch;
     l->depth = depth;
     l->most = loader_most_ahead(depth);
     l->max_micro_tokens = max_micro_tokens;
-    l->cache.epoch = -1;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->ready, NULL);
+    YX_CHECK(loader_filler_open(data, &used, document_mask, num_ranks, &l->filler));
     YX_CHECK(allocate(l));
     YX_CHECK(start_thread(l));
     *out = l;
@@ -382,9 +207,7 @@ void loader_close(loader *l) {
         next = s->next_free;
         free_slot(s);
     }
-    free(l->pieces);
-    free(l->cache.rows);
-    free(l->cache.loaded);
+    loader_filler_close(&l->filler);
     pthread_cond_destroy(&l->ready);
     pthread_cond_destroy(&l->work);
     pthread_mutex_destroy(&l->lock);
@@ -423,7 +246,7 @@ yx_status loader_fill(loader *l, const load_request *request, int64_t micro, mic
     yx_status status = check_request(l, request);
     if (status == YX_OK && (micro < 0 || micro >= loader_num_micro_batches(request)))
         status = yx_fail(YX_ERR_INTERNAL, "no micro-batch %lld", (long long)micro);
-    return status == YX_OK ? fill(l, request, micro, out) : status;
+    return status == YX_OK ? loader_filler_fill(&l->filler, request, micro, out) : status;
 }
 
 bool loader_wants(loader *l) {
@@ -485,27 +308,4 @@ void loader_cancel(loader *l) {
     for (; l->next_take < l->next_fill; l->next_take++) put_back(l, l->filled[l->next_take % LOADER_MAX_DEPTH]);
     l->failure = YX_OK;
     pthread_mutex_unlock(&l->lock);
-}
-
-// --- Validation -----------------------------------------------------------------------------------------------------
-yx_status loader_fill_windows(const dataset *data, bool document_mask, int64_t begin, int64_t seq_len,
-                              int64_t micro_tokens, micro_batch *out, int64_t *next) {
-    const dataset_info *info = dataset_get_info(data);
-    if (begin < 0 || begin >= info->num_tokens || seq_len < 1 || micro_tokens < seq_len || micro_tokens > INT32_MAX)
-        return yx_fail(YX_ERR_INTERNAL, "windows of %lld from token %lld of %lld in micro-batches of %lld",
-                       (long long)seq_len, (long long)begin, (long long)info->num_tokens, (long long)micro_tokens);
-    int64_t count = micro_tokens / seq_len * seq_len, left = info->num_tokens - begin;
-    if (count > left) count = left;
-    uint32_t *tokens = malloc((size_t)(count + 1) * sizeof *tokens);
-    if (!tokens) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %lld tokens", (long long)count);
-    yx_status status = read_with_next(data, begin, count, tokens);
-    start_batch(out, micro_tokens);
-    for (int64_t at = 0; at < count && status == YX_OK; at += seq_len) {
-        int64_t n = count - at < seq_len ? count - at : seq_len;
-        place(out, at, tokens + at, n, info->eot_id, document_mask, (uint64_t)(at / seq_len));
-    }
-    pad(out);
-    *next = begin + count;
-    free(tokens);
-    return status;
 }

@@ -8,7 +8,7 @@
 #include <time.h>
 
 // What is in flight takes the texts, up to four times as much for their tokens, and what the slots keep.
-enum { SLOTS_PER_THREAD = 32, MAX_BYTES_IN_FLIGHT = 64 << 20, KEEP_BUFFER = 64 << 10, MAX_MESSAGE = 2048 };
+enum { SLOTS_PER_THREAD = 64, MAX_BYTES_IN_FLIGHT = 64 << 20, KEEP_BUFFER = 64 << 10, MAX_MESSAGE = 2048 };
 static const long wait_nanoseconds = 100000000;
 
 typedef struct slot {
