@@ -1,4 +1,5 @@
 // yxanul bench.
+#include "cli/bench_loader.h"
 #include "cli/bench_print.h"
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -12,6 +13,7 @@ static const char help[] =
     "usage: yxanul bench train   --config FILE [--stages 1,5,10] [--steps N] [options]\n"
     "       yxanul bench kernels --config FILE [--tokens M] [--length T,…] [options]\n"
     "       mpirun -np N yxanul bench comm --config FILE [--device cuda|cpu] [--json]\n"
+    "       yxanul bench loader  --config FILE: see yxanul bench loader --help\n"
     "\n"
     "train: speed of whole optimizer steps on random tokens, stage by stage, beside the rates of large matrix products "
     "of\n"
@@ -58,19 +60,6 @@ typedef struct options {
     char precision[CLI_MAX_SETTING], device[CLI_MAX_SETTING];
 } options;
 
-static yx_status parse_stages(const char *text, uint64_t *out) {
-    *out = 0;
-    for (const char *p = text;; p++) {
-        char *end;
-        long stage = strtol(p, &end, 10);
-        if (end == p || stage < 1 || stage > CONFIG_MAX_STAGES || (*end && *end != ','))
-            return yx_fail(YX_ERR_USAGE, "--stages: '%s' is not a list of stages such as 1,5,10", text);
-        *out |= (uint64_t)1 << (stage - 1);
-        p = end;
-        if (!*end) return YX_OK;
-    }
-}
-
 // Adds the lengths of one list.
 static yx_status parse_lengths(const char *text, bench_kernels_options *out) {
     for (const char *p = text;; p++) {
@@ -92,7 +81,7 @@ static yx_status check_train(options *o) {
         return yx_fail(YX_ERR_USAGE, "--tokens and --length are options of bench kernels");
     if (!o->steps) o->steps = 5;
     o->stages = UINT64_MAX;
-    return o->stage_list ? parse_stages(o->stage_list, &o->stages) : YX_OK;
+    return o->stage_list ? cli_parse_stages(o->stage_list, &o->stages) : YX_OK;
 }
 
 static yx_status check_kernels(int argc, char **argv, options *o) {
@@ -114,7 +103,7 @@ static yx_status parse_what(int argc, char **argv, options *o) {
     if (strcmp(o->what, "train") == 0) return check_train(o);
     if (strcmp(o->what, "kernels") == 0) return check_kernels(argc, argv, o);
     if (strcmp(o->what, "comm") == 0) return YX_OK;
-    return yx_fail(YX_ERR_USAGE, "bench what? It knows: train, kernels, comm");
+    return yx_fail(YX_ERR_USAGE, "bench what? It knows: train, kernels, comm, and (as the first word) loader");
 }
 
 static yx_status parse(int argc, char **argv, options *o) {
@@ -191,6 +180,7 @@ static int run_kernels(const options *o, const yx_config *config) {
 int cli_bench(int argc, char **argv) {
     static options o;
     static yx_config config;
+    if (argc > 1 && strcmp(argv[1], "loader") == 0) return cli_bench_loader(argc - 1, argv + 1);
     yx_status status = parse(argc, argv, &o);
     if (status != YX_OK) return cli_usage_error("bench", "%s", yx_message());
     if (o.help) return fputs(help, stdout) < 0;

@@ -71,11 +71,11 @@ static bool calibrates(const trainer *t, const plan_step *step) {
     return step->first_of_stage && worker_calibrates(t->worker);
 }
 
-// Keeps the loader one step ahead of the worker.
+// Keeps the loader as many micro-batches ahead of the worker as it wants, and one step at least.
 static yx_status request_ahead(trainer *t) {
     yx_status status = YX_OK;
     int64_t next = t->tokens;
-    for (int ahead = 0; ahead < 2 && next < t->setup.plan.total_tokens; ahead++) {
+    while (next < t->setup.plan.total_tokens && (next < t->requested_tokens || loader_wants(t->loader))) {
         plan_step step;
         YX_CHECK(plan_step_at(&t->setup.plan, next, &step));
         if (next >= t->requested_tokens) {
@@ -244,8 +244,8 @@ static yx_status create_worker(trainer *t) {
     if (status != YX_OK) return status;
     status = fallback_create(&c->training, c->model.num_layers, t->worker, &t->fallback);
     if (status != YX_OK) return status;
-    return loader_open(t->setup.train, &order, c->data.document_mask, (int)c->data.prefetch, t->setup.micro_tokens,
-                       &t->loader);
+    return loader_open(t->setup.train, &order, c->data.document_mask, (int)c->data.prefetch, group_size(t->group),
+                       t->setup.micro_tokens, &t->loader);
 }
 
 // The newest checkpoint, or a fresh start.

@@ -30,7 +30,7 @@ typedef struct config_data {
     char path[CONFIG_MAX_TEXT];      // prepared shards; "{tokenizer}" (the tokenizer's folder name) is already replaced
     bool document_mask;              // attention and positions start again at each document
     int64_t shuffle_window_blocks;   // blocks of 6,144 tokens a shuffle window holds; 0 = by the corpus's size
-    int64_t prefetch;                // micro-batches the loader prepares ahead
+    int64_t prefetch;                // micro-batches the loader prepares ahead at first
     bool verify;                     // check every shard's block checksums at start
 } config_data;
 

@@ -82,7 +82,9 @@ const config_key config_keys[] = {
      .meaning = "attention and positions start again at each document"},
     {DATA(shuffle_window_blocks), INT(0, 1024), .fallback = "0", .identity = true,
      .meaning = "blocks of 6,144 tokens that a shuffle window holds; 0: an eighth of the shortest stage, at most 1024"},
-    {DATA(prefetch), INT(2, 64), .fallback = "4", .meaning = "micro-batches the loader prepares ahead"},
+    {DATA(prefetch), INT(2, 64), .fallback = "4",
+     .meaning =
+         "micro-batches the loader prepares ahead; up to four times as many, 64 at most, once the worker has waited"},
     {DATA(verify), .type = TYPE_BOOL, .fallback = "false",
      .meaning = "check every shard's digest, checksums and ids before the first step"},
 
