@@ -32,12 +32,12 @@ class Host:
         self.run("sh", "-c", f"hostname {name} && mount --bind {hosts_file} /etc/hosts && mount -t tmpfs none /dev/shm"
                              " && mount -t tmpfs none /run && ip link set lo up")
 
-    def enter(self, *command):
+    def enter(self, *command, cwd="/"):
         """The command line that runs `command` on this host."""
-        return ["nsenter", f"--target={self.pid}", "--net", "--uts", "--mount", "--pid", *map(str, command)]
+        return ["nsenter", f"--target={self.pid}", "--net", "--uts", "--mount", "--pid", f"--wd={cwd}", *map(str, command)]
 
-    def run(self, *command, check=True, timeout=60, **options):
-        done = subprocess.run(self.enter(*command), capture_output=True, text=True, timeout=timeout, **options)
+    def run(self, *command, check=True, timeout=60, cwd="/", **options):
+        done = subprocess.run(self.enter(*command, cwd=cwd), capture_output=True, text=True, timeout=timeout, **options)
         if check and done.returncode != 0:
             raise AssertionError(f"{self.name}: {' '.join(map(str, command))}: exit code {done.returncode}\n"
                                  f"{done.stdout}{done.stderr}")

@@ -17,6 +17,7 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
+TmpFS={folder}/tmp-%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
@@ -73,7 +74,7 @@ class Cluster:
 
     def _start(self, cpus):
         os.chmod(self.folder, 0o755)
-        for name in ("munge", "state", *(f"spool-{n}" for n in netns.ADDRESS)):
+        for name in ("munge", "state", *(f"{use}-{n}" for use in ("spool", "tmp") for n in netns.ADDRESS)):
             os.mkdir(f"{self.folder}/{name}")
         with open(f"{self.folder}/slurm.conf", "w") as file:
             nodes = "\n".join(NODE.format(name=n, address=a, cpus=cpus) for n, a in netns.ADDRESS.items())
