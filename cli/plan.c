@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 static const char help[] =
-    "usage: yxanul plan --config FILE [--set KEY=VALUE …] [--corpus-tokens N] [--json]\n"
+    "usage: yxanul plan --config FILE [--set KEY=VALUE …] [--corpus-tokens N] [--ranks N] [--json]\n"
     "\n"
     "Shows what a configuration comes to: size of the model, stages with their tokens, steps and learning rates, "
     "operations\n"
@@ -21,6 +21,7 @@ static const char help[] =
     "  --config FILE        the configuration\n"
     "  --set KEY=VALUE …    change a key of it (docs/configuration.md); may be repeated\n"
     "  --corpus-tokens N    plan for N training tokens (1k = 1000, 1M, 1G) instead of reading data.path\n"
+    "  --ranks N            memory as one of N ranks (default 1)\n"
     "  --json               one JSON object on standard output\n"
     "  --print-reference    print docs/configuration.md: all keys of a configuration\n"
     "\n"
@@ -33,13 +34,14 @@ typedef struct plan_options {
     const char **sets;
     int num_sets;
     int64_t corpus_tokens; // 0: of data.path
+    int64_t ranks;
     bool json, print_reference, print_help;
 } plan_options;
 
 typedef struct plan_report {
     const yx_config *config;
     const yx_plan *plan;
-    int64_t corpus_tokens;
+    int64_t corpus_tokens, ranks;
 } plan_report;
 
 // --- Figures both forms show ----------------------------------------------------------------------------------------
@@ -112,14 +114,14 @@ static yx_status print_memory(const plan_report *r) {
     int64_t tokens;
     YX_CHECK(setup_device(r->config->training.device, NULL, 0, &ops, &device));
     YX_CHECK(ops->info(device, &info));
-    status = memory_micro_tokens(ops, device, r->config, r->plan->window_blocks, &tokens);
+    status = memory_micro_tokens(ops, device, r->config, (int)r->ranks, r->plan->window_blocks, &tokens);
     if (status == YX_ERR_NO_MEMORY) { // a plan may be for another machine than this
         printf("\nnot on this machine: %s\n", yx_message());
         status = YX_OK;
         goto fail;
     }
     YX_CHECK(status);
-    YX_CHECK(memory_plan(ops, device, r->config, r->plan->window_blocks, tokens, &m));
+    YX_CHECK(memory_plan(ops, device, r->config, (int)r->ranks, r->plan->window_blocks, tokens, &m));
     printf("\nmemory of a rank on %s, micro-batches of up to %" PRId64 " tokens\n", info.name, m.micro_tokens);
     for (int i = 0; i < MEMORY_ITEMS && m.items[i].name; i++)
         printf("  %-28s %10.1f MB\n", m.items[i].name, (double)m.items[i].bytes / 1e6);
@@ -204,7 +206,7 @@ static yx_status run(const plan_options *o) {
     yx_status status = YX_OK;
     yx_config *config = calloc(1, sizeof *config);
     yx_plan *plan = calloc(1, sizeof *plan);
-    plan_report report = {.config = config, .plan = plan};
+    plan_report report = {.config = config, .plan = plan, .ranks = o->ranks};
     if (!config || !plan) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the plan");
     YX_CHECK(config_load(o->config, o->sets, o->num_sets, config));
     YX_CHECK(read_corpus_tokens(o, config->data.path, &report.corpus_tokens));
@@ -216,11 +218,12 @@ fail:
     return status;
 }
 
-enum { OPT_CONFIG = 256, OPT_SET, OPT_CORPUS_TOKENS, OPT_JSON, OPT_REFERENCE, OPT_HELP };
+enum { OPT_CONFIG = 256, OPT_SET, OPT_CORPUS_TOKENS, OPT_RANKS, OPT_JSON, OPT_REFERENCE, OPT_HELP };
 static const struct option long_options[] = {
     {"config", required_argument, NULL, OPT_CONFIG},
     {"set", required_argument, NULL, OPT_SET},
     {"corpus-tokens", required_argument, NULL, OPT_CORPUS_TOKENS},
+    {"ranks", required_argument, NULL, OPT_RANKS},
     {"json", no_argument, NULL, OPT_JSON},
     {"print-reference", no_argument, NULL, OPT_REFERENCE},
     {"help", no_argument, NULL, OPT_HELP},
@@ -249,6 +252,9 @@ static int parse_option(int code, char **argv, plan_options *o) {
     case OPT_CORPUS_TOKENS:
         if (cli_parse_int("corpus-tokens", optarg, 1, INT64_MAX, &o->corpus_tokens) == YX_OK) return 0;
         return cli_usage_error("plan", "%s", yx_message());
+    case OPT_RANKS:
+        if (cli_parse_int("ranks", optarg, 1, 65536, &o->ranks) == YX_OK) return 0;
+        return cli_usage_error("plan", "%s", yx_message());
     case 1: // behind a --set, more of them
         if (o->num_sets == 0) return cli_usage_error("plan", "unexpected argument '%s'", optarg);
         o->sets[o->num_sets++] = optarg;
@@ -261,7 +267,7 @@ static int parse_option(int code, char **argv, plan_options *o) {
 }
 
 int cli_plan(int argc, char **argv) {
-    plan_options o = {.sets = calloc((size_t)argc + 1, sizeof *o.sets)};
+    plan_options o = {.ranks = 1, .sets = calloc((size_t)argc + 1, sizeof *o.sets)};
     int code, result = 0;
     if (!o.sets) return cli_fail(yx_fail(YX_ERR_NO_MEMORY, "no memory"));
     opterr = 0;

@@ -1,8 +1,7 @@
 #include "comm/comm.h"
 #include "comm/group_module.h"
-#include <dlfcn.h>
-#include <libgen.h>
-#include <limits.h>
+#include "comm/module.h"
+#include "comm/tcp.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,57 +16,57 @@ struct yx_group {
     int failed_rank;            // see group_failed_rank
     const group_module *module; // NULL: a group of one
     void *library;
-    char *scratch; // [2, size, SLICE_BYTES]
+    char *scratch;  // [2, size, SLICE_BYTES]
+    char node[256]; // launch_info.node
 };
 
 // --- Joining
-// ------------------------------------------------------------------------------------------------------------- How
-// many processes the launcher started, by what it left in the environment; 0 without a launcher.
-static int launched_size(const char **launcher) {
-    static const struct {
-        const char *variable, *name;
-    } marks[] = {{"OMPI_COMM_WORLD_SIZE", "mpirun"}, {"PMI_SIZE", "a PMI launcher"}, {"SLURM_STEP_NUM_TASKS", "srun"}};
-    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
-        const char *text = getenv(marks[i].variable);
-        *launcher = marks[i].name;
-        if (text && atoi(text) > 0) return atoi(text);
-    }
-    return 0;
-}
-
-// yxanul_mpi.so lies beside the program, or where the loader looks.
-static void *open_library(void) {
-    char path[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 32);
-    if (length > 0) {
-        path[length] = 0;
-        char *folder = dirname(path);
-        memmove(path, folder, strlen(folder) + 1);
-        strcat(path, "/yxanul_mpi.so");
-        void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-        if (library || access(path, F_OK) == 0) return library;
-    }
-    return dlopen("yxanul_mpi.so", RTLD_NOW | RTLD_GLOBAL);
-}
-
-static yx_status open_mpi(yx_group *g, const char *launcher, int launched) {
-    g->library = open_library();
-    if (!g->library)
-        return yx_fail(YX_ERR_UNAVAILABLE,
-                       "%s started %d processes, but MPI is not available here (%s): install Open MPI and build again "
-                       "with it, or start one process",
-                       launcher, launched, dlerror());
+static yx_status load_mpi(yx_group *g, const group_module **out) {
+    g->library = module_open_library("yxanul_mpi.so");
+    if (!g->library) return yx_fail(YX_ERR_UNAVAILABLE, "MPI is not available here (%s)", module_load_error());
     group_module_entry entry;
-    *(void **)&entry = dlsym(g->library, GROUP_MODULE_SYMBOL);
+    *(void **)&entry = module_symbol(g->library, GROUP_MODULE_SYMBOL);
     const group_module *module = entry ? entry(yx_fail_at) : NULL;
     if (!module || module->version != GROUP_MODULE_VERSION)
         return yx_fail(YX_ERR_UNAVAILABLE, "yxanul_mpi.so is of another version of this program: build both again");
-    yx_status status = module->open(&g->rank, &g->size, &g->local_rank, &g->local_size);
+    *out = module;
+    return YX_OK;
+}
+
+static yx_status join(yx_group *g, const group_module *module, const launch_info *launch) {
+    yx_status status = module->open(launch, &g->rank, &g->size, &g->local_rank, &g->local_size);
     if (status == YX_OK) g->module = module;
-    if (status == YX_OK && g->size != launched)
-        return yx_fail(YX_ERR_COMM, "%s started %d processes, but MPI joined %d: is it another MPI's launcher?",
-                       launcher, launched, g->size);
+    if (status == YX_OK && g->size != launch->size)
+        return yx_fail(YX_ERR_COMM,
+                       "%s started %d processes, but %s joined %d: is it another MPI's launcher? YX_COMM=tcp does "
+                       "without MPI",
+                       launch->name, launch->size, module->name, g->size);
     return status;
+}
+
+// How the processes of this start find each other: MPI where its launcher started them and it is here, TCP otherwise.
+// YX_COMM (mpi, tcp) decides instead.
+static yx_status choose(yx_group *g, const launch_info *launch, const group_module **out) {
+    const char *wanted = getenv("YX_COMM");
+    bool any = !wanted || !*wanted || strcmp(wanted, "auto") == 0, mpi = wanted && strcmp(wanted, "mpi") == 0;
+    bool can_meet = launch->rank >= 0 && launch->rendezvous[0];
+    if (!any && !mpi && strcmp(wanted, "tcp") != 0)
+        return yx_fail(YX_ERR_USAGE, "YX_COMM=%s is none of auto, mpi, tcp", wanted);
+    *out = tcp_module();
+    if (mpi || (any && (launch->kind == LAUNCH_MPIRUN || launch->kind == LAUNCH_PMI))) {
+        yx_status status = load_mpi(g, out);
+        if (status == YX_OK || mpi || !can_meet)
+            return status == YX_OK ? status
+                                   : yx_context(status, "%s started %d processes, but they cannot find each other",
+                                                launch->name, launch->size);
+        *out = tcp_module();
+    }
+    if (can_meet) return YX_OK;
+    return yx_fail(
+        YX_ERR_UNAVAILABLE,
+        "%s started %d processes, which have no place to meet without MPI: set YX_RENDEZVOUS to HOST:PORT of "
+        "rank 0, or to file:PATH that all ranks see%s",
+        launch->name, launch->size, launch->rank < 0 ? ", and YX_RANK and YX_RANKS" : "");
 }
 
 yx_status group_open_solo(yx_group **out) {
@@ -80,12 +79,18 @@ yx_status group_open_solo(yx_group **out) {
 }
 
 yx_status group_open(yx_group **out) {
-    const char *launcher;
-    int launched = launched_size(&launcher);
+    launch_info launch;
+    const group_module *module = NULL;
     yx_group *g;
-    yx_status status = group_open_solo(&g);
+    yx_status status = launch_read(&launch);
     if (status != YX_OK) return status;
-    if (launched > 1) status = open_mpi(g, launcher, launched);
+    status = group_open_solo(&g);
+    if (status != YX_OK) return status;
+    memcpy(g->node, launch.node, sizeof g->node);
+    if (launch.size > 1) {
+        status = choose(g, &launch, &module);
+        if (status == YX_OK) status = join(g, module, &launch);
+    }
     if (status == YX_OK && g->size > 1) {
         g->scratch = malloc(2 * (size_t)g->size * SLICE_BYTES);
         if (!g->scratch) status = yx_fail(YX_ERR_NO_MEMORY, "no memory for a group's scratch");
@@ -111,7 +116,10 @@ int group_size(const yx_group *g) { return g->size; }
 int group_local_rank(const yx_group *g) { return g->local_rank; }
 int group_local_size(const yx_group *g) { return g->local_size; }
 int group_failed_rank(const yx_group *g) { return g->failed_rank; }
-const char *group_backend(const yx_group *g) { return g->module ? "mpi" : "solo"; }
+const char *group_node(const yx_group *g) { return g->node; }
+const char *group_backend(const yx_group *g) { return g->module ? g->module->name : "solo"; }
+
+yx_status group_check(yx_group *g) { return g->module && g->module->check ? g->module->check() : YX_OK; }
 
 // --- Exchanging
 // ----------------------------------------------------------------------------------------------------------
@@ -140,29 +148,61 @@ static void combine(void *to, const void *from, size_t n, group_type type, group
     else COMBINE(uint64_t, f[i] > t[i]);
 }
 
-// One piece of at most size · SLICE_BYTES: each rank reduces its slice in rank order, so the sum has one fixed order,
-// and all ranks receive the same bits.
-static yx_status reduce_piece(yx_group *g, char *data, size_t count, group_type type, group_op op) {
-    size_t unit = type_size(type), each = (count + (size_t)g->size - 1) / (size_t)g->size, bytes = each * unit;
+// Slices of at most SLICE_BYTES, slice r of every rank at `data` + r · stride, `count` elements each: this rank's,
+// summed in rank order, lands in the scratch's second half.
+static yx_status reduce_slices(yx_group *g, const char *data, size_t stride, size_t count, group_type type,
+                               group_op op) {
+    size_t bytes = count * type_size(type);
     char *sent = g->scratch, *received = g->scratch + (size_t)g->size * SLICE_BYTES;
-    memcpy(sent, data, count * unit);
-    memset(sent + count * unit, 0, bytes * (size_t)g->size - count * unit);
+    for (int r = 0; r < g->size; r++) memcpy(sent + (size_t)r * bytes, data + (size_t)r * stride, bytes);
     yx_status status = g->module->all_to_all(sent, received, bytes);
-    if (status != YX_OK) return status;
-    for (int r = 1; r < g->size; r++) combine(received, received + (size_t)r * bytes, each, type, op);
-    memcpy(sent + (size_t)g->rank * bytes, received, bytes);
-    status = g->module->all_gather(sent, bytes);
-    if (status == YX_OK) memcpy(data, sent, count * unit);
+    for (int r = 1; status == YX_OK && r < g->size; r++)
+        combine(received, received + (size_t)r * bytes, count, type, op);
+    return status;
+}
+
+// At most size · SLICE_BYTES: each rank reduces its slice in rank order, so the sum has one fixed order, and all ranks
+// receive the same bits.
+static yx_status reduce_piece(yx_group *g, char *data, size_t count, group_type type, group_op op) {
+    size_t unit = type_size(type), each = count / (size_t)g->size, whole = each * (size_t)g->size, rest = count - whole;
+    char *sent = g->scratch, *received = g->scratch + (size_t)g->size * SLICE_BYTES;
+    if (each > 0) {
+        yx_status status = reduce_slices(g, data, each * unit, each, type, op);
+        if (status != YX_OK) return status;
+        memcpy(sent + (size_t)g->rank * each * unit, received, each * unit);
+        status = g->module->all_gather(sent, each * unit);
+        if (status != YX_OK) return status;
+        memcpy(data, sent, whole * unit);
+    }
+    if (rest == 0) return YX_OK; // fewer than ranks: every rank adds up all of them
+    for (int r = 0; r < g->size; r++) memcpy(sent + (size_t)r * rest * unit, data + whole * unit, rest * unit);
+    yx_status status = g->module->all_to_all(sent, received, rest * unit);
+    for (int r = 1; status == YX_OK && r < g->size; r++)
+        combine(received, received + (size_t)r * rest * unit, rest, type, op);
+    if (status == YX_OK) memcpy(data + whole * unit, received, rest * unit);
     return status;
 }
 
 yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type type, group_op op) {
     if (!g->module) return YX_OK;
-    size_t most = (size_t)g->size * SLICE_BYTES / type_size(type);
+    size_t most = (size_t)g->size * (SLICE_BYTES / type_size(type));
     for (size_t at = 0; at < count; at += most) {
         size_t n = count - at < most ? count - at : most;
         yx_status status = reduce_piece(g, (char *)data + at * type_size(type), n, type, op);
         if (status != YX_OK) return status;
+    }
+    return YX_OK;
+}
+
+yx_status group_reduce_scatter(yx_group *g, void *data, size_t count_each, group_type type, group_op op) {
+    if (!g->module) return YX_OK;
+    size_t unit = type_size(type), most = SLICE_BYTES / unit;
+    const char *received = g->scratch + (size_t)g->size * SLICE_BYTES;
+    for (size_t at = 0; at < count_each; at += most) {
+        size_t n = count_each - at < most ? count_each - at : most;
+        yx_status status = reduce_slices(g, (char *)data + at * unit, count_each * unit, n, type, op);
+        if (status != YX_OK) return status;
+        memcpy((char *)data + ((size_t)g->rank * count_each + at) * unit, received, n * unit);
     }
     return YX_OK;
 }

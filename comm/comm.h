@@ -8,10 +8,10 @@ typedef struct yx_group yx_group;
 typedef enum group_type { GROUP_F32, GROUP_F64, GROUP_U64 } group_type;
 typedef enum group_op { GROUP_SUM, GROUP_MAX } group_op;
 
-// Joins the group that the launcher made: under mpirun or srun (OMPI_COMM_WORLD_SIZE, PMIX_RANK, PMI_SIZE in the
-// environment) MPI; otherwise, or for a launch of one process, a group of one. Fails with YX_ERR_UNAVAILABLE, naming
-// the launcher and the library that is missing, when a launcher started several processes but MPI cannot be loaded:
-// training several times alone would be silent nonsense.
+// Joins the group that the launcher made (docs/operations.md): under mpirun, or srun with PMI or PMIx, by MPI, a module
+// loaded at run time; under srun without them, where MPI cannot be loaded, or started by hand, over TCP; a launch of
+// one process is a group of one. YX_ERR_UNAVAILABLE where a launcher started several processes that cannot find each
+// other: training several times alone would be silent nonsense.
 yx_status group_open(yx_group **out);
 // A group of one, whatever the launcher made (commands that are no training).
 yx_status group_open_solo(yx_group **out);
@@ -24,11 +24,17 @@ int group_rank(const yx_group *g);
 int group_size(const yx_group *g);
 int group_local_rank(const yx_group *g); // among the ranks of this host
 int group_local_size(const yx_group *g);
-const char *group_backend(const yx_group *g); // "solo", "mpi"
+const char *group_node(const yx_group *g);    // ranks with the same text share a machine
+const char *group_backend(const yx_group *g); // "solo", "mpi", "tcp"
 
+// Whether a rank is known to have ended or to be out of reach, without waiting for any: YX_ERR_COMM names it.
+yx_status group_check(yx_group *g);
 yx_status group_broadcast(yx_group *g, void *data, size_t bytes, int root);
 // In place, element-wise, the result is the same bits on every rank and for every run with this number of ranks.
 yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type type, group_op op);
+// data: [size, count_each]; part r becomes the sum of all ranks' part r on rank r, the same bits as group_all_reduce
+// makes; the other parts are left as they were.
+yx_status group_reduce_scatter(yx_group *g, void *data, size_t count_each, group_type type, group_op op);
 // data: [size, bytes], rank r's part at r·bytes is filled in.
 yx_status group_all_gather(yx_group *g, void *data, size_t bytes_each);
 yx_status group_barrier(yx_group *g);

@@ -1,12 +1,15 @@
-// What the MPI module exports to the program that loads it: one table of functions. Private to comm/.
+// How a group exchanges: a table of functions, of the program itself (TCP) or of a module that it loads (MPI). Private
+// to comm/.
 #pragma once
 #include "comm/comm.h"
+#include "comm/launch.h"
 
-enum { GROUP_MODULE_VERSION = 1 };
+enum { GROUP_MODULE_VERSION = 3 };
 
 typedef struct group_module {
     int version; // GROUP_MODULE_VERSION of the module
-    yx_status (*open)(int *rank, int *size, int *local_rank, int *local_size);
+    const char *name;
+    yx_status (*open)(const launch_info *launch, int *rank, int *size, int *local_rank, int *local_size);
     void (*close)(void);
     void (*abort)(int exit_code);
     yx_status (*broadcast)(void *data, size_t bytes, int root);
@@ -14,6 +17,7 @@ typedef struct group_module {
     yx_status (*all_to_all)(const void *in, void *out, size_t bytes);
     yx_status (*all_gather)(void *data, size_t bytes_each); // in place
     yx_status (*barrier)(void);
+    yx_status (*check)(void); // NULL: the launcher ends all when one ends
 } group_module;
 
 // The symbol that comm/mpi_module.c exports; failures come back through `fail`, which is the program's yx_fail_at: a

@@ -18,9 +18,10 @@ static yx_status check(int code, const char *what) {
     return fail_at(__FILE__, __LINE__, YX_ERR_COMM, "%s failed: %s", what, text);
 }
 
-static yx_status module_open(int *rank, int *size, int *local_rank, int *local_size) {
+static yx_status module_open(const launch_info *launch, int *rank, int *size, int *local_rank, int *local_size) {
     int provided, started;
     MPI_Comm host;
+    (void)launch;
     MPI_Initialized(&started);
     if (!started) {
         yx_status status = check(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
@@ -71,8 +72,15 @@ static yx_status module_all_gather(void *data, size_t bytes_each) {
 static yx_status module_barrier(void) { return check(MPI_Barrier(world), "MPI_Barrier"); }
 
 const group_module *yxanul_group_module(group_fail fail) {
-    static const group_module table = {GROUP_MODULE_VERSION, module_open,       module_close,      module_abort,
-                                       module_broadcast,     module_all_to_all, module_all_gather, module_barrier};
+    static const group_module table = {.version = GROUP_MODULE_VERSION,
+                                       .name = "mpi",
+                                       .open = module_open,
+                                       .close = module_close,
+                                       .abort = module_abort,
+                                       .broadcast = module_broadcast,
+                                       .all_to_all = module_all_to_all,
+                                       .all_gather = module_all_gather,
+                                       .barrier = module_barrier};
     fail_at = fail;
     return &table;
 }

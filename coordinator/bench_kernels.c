@@ -60,7 +60,7 @@ static yx_status choose_sizes(bench *b, const bench_kernels_options *o) {
     static const int64_t usual[] = {8, 32, 128, 512, 2048};
     int64_t positions = b->config->model.max_position_embeddings;
     b->out->tokens = o->tokens;
-    if (o->tokens == 0) YX_CHECK(memory_micro_tokens(b->ops, b->device, b->config, 0, &b->out->tokens));
+    if (o->tokens == 0) YX_CHECK(memory_micro_tokens(b->ops, b->device, b->config, 1, 0, &b->out->tokens));
     for (int64_t i = 0; i < o->num_lengths; i++) {
         YX_CHECK(check_length(b, o->lengths[i]));
         b->lengths[b->num_lengths++] = o->lengths[i];

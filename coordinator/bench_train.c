@@ -277,10 +277,10 @@ yx_status bench_train_run(const yx_config *config, const bench_options *o, bench
     YX_CHECK(setup_device(config->training.device, &device_options, 0, &r.ops, &r.device));
     YX_CHECK(r.ops->info(r.device, &info));
     memcpy(out->device, info.name, sizeof out->device);
-    YX_CHECK(memory_micro_tokens(r.ops, r.device, config, 0, &out->micro_tokens));
+    YX_CHECK(memory_micro_tokens(r.ops, r.device, config, 1, 0, &out->micro_tokens));
     worker_options options = {
         .training = config->training, .model = config->model, .max_micro_tokens = out->micro_tokens};
-    YX_CHECK(worker_create(r.ops, r.device, group, &options, &r.worker));
+    YX_CHECK(worker_create(r.ops, r.device, group, NULL, &options, &r.worker));
     YX_CHECK(model_init(worker_model(r.worker), 1));
     r.profiled = profile_open(r.ops, r.device);
     r.memory = malloc((size_t)out->micro_tokens * 3 * sizeof *r.memory);

@@ -67,7 +67,7 @@ fail:
     return status;
 }
 
-yx_status setup_open(const yx_config *config, int local_rank, run_setup *out) {
+yx_status setup_open(const yx_config *config, int local_rank, int ranks, run_setup *out) {
     yx_status status = YX_OK;
     yx_device_info info;
     yx_device_options options = {.deterministic = config->training.deterministic};
@@ -77,7 +77,8 @@ yx_status setup_open(const yx_config *config, int local_rank, run_setup *out) {
     YX_CHECK(setup_device(config->training.device, &options, local_rank, &out->ops, &out->device));
     YX_CHECK(out->ops->info(out->device, &info));
     memcpy(out->device_name, info.name, sizeof out->device_name);
-    YX_CHECK(memory_micro_tokens(out->ops, out->device, config, out->plan.window_blocks, &out->micro_tokens));
+    out->device_index = info.index;
+    YX_CHECK(memory_micro_tokens(out->ops, out->device, config, ranks, out->plan.window_blocks, &out->micro_tokens));
     return YX_OK;
 fail:
     setup_close(out);

@@ -12,6 +12,7 @@ typedef struct run_setup {
     yx_plan plan;
     int64_t micro_tokens; // the largest micro-batch
     char device_name[128];
+    int device_index; // of a GPU on its host
 } run_setup;
 
 // "{tokenizer}" in data.path replaced by the tokenizer's base name. `*path` to free().
@@ -21,5 +22,5 @@ yx_status setup_device(config_device device, const yx_device_options *options, i
                        yx_device **out);
 // Opens everything and checks that it belongs together: the tokenizer's SHA-256 with the shards', vocabulary with the
 // model's.
-yx_status setup_open(const yx_config *config, int local_rank, run_setup *out);
+yx_status setup_open(const yx_config *config, int local_rank, int ranks, run_setup *out);
 void setup_close(run_setup *s);

@@ -18,6 +18,7 @@ typedef struct trainer {
     const train_options *options;
     yx_group *group;
     run_setup setup;
+    device_group *devices; // NULL: one rank, or sums by the hosts
     yx_worker *worker;
     loader *loader;
     ledger ledger;
@@ -121,6 +122,7 @@ static yx_status save(trainer *t) {
     double start = now();
     if (t->saved_step == t->steps) return YX_OK;
     run_state state = {t->steps, t->tokens, t->worker, &t->ledger};
+    YX_CHECK(worker_collect_state(t->worker, leads(t)));
     if (leads(t)) {
         status = state_save(&t->options->config, &t->setup, group_size(t->group), &state);
         if (status == YX_OK)
@@ -205,6 +207,28 @@ fail:
 }
 
 // --- Start
+// All ranks compute on the same kind of device; GPUs then exchange by themselves.
+static yx_status connect_devices(trainer *t) {
+    yx_status status = YX_OK;
+    int size = group_size(t->group);
+    enum { NAME = 16 };
+    char(*names)[NAME] = calloc((size_t)size, NAME);
+    if (!names) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %d ranks", size);
+    snprintf(names[group_rank(t->group)], NAME, "%s", t->setup.ops->name);
+    YX_CHECK(group_all_gather(t->group, names, NAME));
+    for (int r = 1; r < size; r++)
+        if (strcmp(names[r], names[0]) != 0)
+            YX_FAIL(YX_ERR_UNAVAILABLE,
+                    "rank 0 computes on %s, rank %d on %s: set training.device, or use machines that "
+                    "are alike",
+                    names[0], r, names[r]);
+    if (!t->setup.ops->host_memory)
+        status = device_group_open(t->group, t->setup.device_index, t->setup.device_name, &t->devices);
+fail:
+    free(names);
+    return status;
+}
+
 // -------------------------------------------------------------------------------------------------------------------
 static yx_status create_worker(trainer *t) {
     const yx_config *c = &t->options->config;
@@ -212,7 +236,7 @@ static yx_status create_worker(trainer *t) {
     data_order order = {.seed = (uint64_t)c->training.seed,
                         .blocks_per_epoch = t->setup.plan.blocks_per_epoch,
                         .window_blocks = t->setup.plan.window_blocks};
-    yx_status status = worker_create(t->setup.ops, t->setup.device, t->group, &options, &t->worker);
+    yx_status status = worker_create(t->setup.ops, t->setup.device, t->group, t->devices, &options, &t->worker);
     if (status != YX_OK) return status;
     status = fallback_create(&c->training, c->model.num_layers, t->worker, &t->fallback);
     if (status != YX_OK) return status;
@@ -253,6 +277,7 @@ static yx_status open_run_folder(trainer *t, bool resumed) {
             group_size(t->group) == 1 ? "" : "s", (long long)t->setup.micro_tokens,
             (long long)t->setup.plan.total_tokens, (long long)t->setup.plan.total_steps, c->run_dir,
             resumed ? "" : " (fresh start)");
+    if (t->devices) yx_info("the GPUs exchange by %s", device_group_library(t->devices));
     if (resumed) yx_info("resumed after step %lld (%lld tokens)", (long long)t->steps, (long long)t->tokens);
     YX_CHECK(metrics_start(&t->metrics, t->steps, t->tokens, group_size(t->group), t->setup.device_name,
                            t->setup.micro_tokens));
@@ -268,11 +293,13 @@ static yx_status start(trainer *t) {
     bool resumed = false;
     status = ledger_create(&t->ledger);
     if (status == YX_OK && leads(t)) status = yx_make_dirs(t->options->config.run_dir);
-    if (status == YX_OK) status = setup_open(&t->options->config, group_local_rank(t->group), &t->setup);
+    if (status == YX_OK)
+        status = setup_open(&t->options->config, group_local_rank(t->group), group_size(t->group), &t->setup);
     YX_CHECK(group_agree(t->group, status));
     uint64_t micro = UINT64_MAX - (uint64_t)t->setup.micro_tokens; // all ranks take the smallest
     YX_CHECK(group_all_reduce(t->group, &micro, 1, GROUP_U64, GROUP_MAX));
     t->setup.micro_tokens = (int64_t)(UINT64_MAX - micro);
+    YX_CHECK(connect_devices(t));
     status = create_worker(t);
     if (status == YX_OK) status = initialise(t, &resumed);
     if (status == YX_OK) status = open_run_folder(t, resumed);
@@ -292,6 +319,7 @@ yx_status train_run(const train_options *options, yx_group *group) {
     loader_close(t.loader);
     fallback_free(&t.fallback);
     worker_free(t.worker);
+    device_group_close(t.devices);
     ledger_free(&t.ledger);
     setup_close(&t.setup);
     return status;

@@ -58,6 +58,8 @@ typedef struct config_training {
     double adam_beta1, adam_beta2, adam_eps, weight_decay;
     config_precision precision;
     config_fp8_recipe fp8_recipe;
+    bool shard_optimizer;       // each rank keeps and updates a part of the moments (ZeRO stage 1)
+    int64_t gradient_bucket_mb; // MB of gradients that are summed over the ranks at a time
     double fp8_fallback; // clipped share of a tensor's values in a step from which its layer goes to bf16; 0: never
     int64_t fp8_fallback_steps; // how long a layer's first spell in bf16 is; 0: for good
     config_device device;

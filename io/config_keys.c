@@ -138,6 +138,11 @@ const config_key config_keys[] = {
     {TRAINING(deterministic), .type = TYPE_BOOL, .fallback = "true",
      .meaning = "the same bits from the same configuration, number of ranks and device; false buys speed where a "
                 "backend has a faster, unordered way (the CPU has none)"},
+    {TRAINING(shard_optimizer), .type = TYPE_BOOL, .fallback = "false",
+     .meaning = "several ranks: each keeps the moments of its part of the parameters and updates those (ZeRO stage 1): "
+                "less memory, the same bits"},
+    {TRAINING(gradient_bucket_mb), INT(1, 4096), .fallback = "32",
+     .meaning = "several ranks: MB of gradients that are summed at a time, while the backward pass goes on"},
     {TRAINING(seed), INT(0, MAX_SEED), .fallback = "1", .identity = true,
      .meaning = "of the initial weights and the order of the data"},
 

@@ -253,6 +253,7 @@ typedef struct yx_device_info {
     char name[128];
     int64_t memory_total, memory_free; // bytes
     int threads;                       // CPU: OpenMP threads; 0 otherwise
+    int index;                         // of the GPU on its host
 } yx_device_info;
 
 typedef struct yx_device_options {
@@ -262,6 +263,7 @@ typedef struct yx_device_options {
 
 typedef struct yx_workspace_query { // the largest shapes a run will use
     int64_t rows, hidden, heads, kv_heads, head_dim, intermediate, rank, vocab;
+    int64_t embed_rows; // of embed_backward: those of all ranks
     yx_dtype act;
 } yx_workspace_query;
 
@@ -284,6 +286,8 @@ typedef struct yx_ops {
     yx_status (*stream_create)(yx_device *, yx_stream **out);
     void (*stream_destroy)(yx_device *, yx_stream *);
     yx_status (*stream_sync)(yx_device *, yx_stream *);
+    void *(*native_stream)(yx_device *, yx_stream *); // the vendor's handle, for libraries that queue work themselves
+    yx_status (*event_done)(yx_device *, yx_event *, bool *done);
     yx_status (*event_create)(yx_device *, yx_event **out);
     void (*event_destroy)(yx_device *, yx_event *);
     yx_status (*event_record)(yx_device *, yx_event *, yx_stream *);

@@ -54,7 +54,7 @@ fail:
 static yx_status calibrate(yx_model *m, const model_batch *b, double grad_scale) {
     yx_status status = YX_OK;
     if (!m->precision.num_slots || m->precision.recipe == FP8_CURRENT) return YX_OK;
-    YX_CHECK(model_run(m, b, MODEL_CALIBRATE, grad_scale));
+    YX_CHECK(model_run(m, b, MODEL_CALIBRATE, grad_scale, NULL));
     YX_CHECK(precision_update(&m->precision, m->ops, m->device, 1u << YX_SCALE_HISTORY, m->scalars));
     YX_CHECK(m->ops->zero(m->device, NULL, m->scalars, sizeof *m->scalars));
 fail:
@@ -82,7 +82,7 @@ static yx_status run(const char *folder, const char *device_name, const config_m
     YX_CHECK(ops->zero(device, NULL, m->grads, (size_t)m->table.elements * sizeof(yx_real)));
     model_batch b = {rows, on_device, on_device + rows, on_device + 2 * rows};
     YX_CHECK(calibrate(m, &b, 1.0 / (double)scored));
-    YX_CHECK(model_run(m, &b, MODEL_TRAIN, 1.0 / (double)scored));
+    YX_CHECK(model_run(m, &b, MODEL_TRAIN, 1.0 / (double)scored, NULL));
     YX_CHECK(ops->copy(device, NULL, &scalars, m->scalars, sizeof scalars));
     YX_CHECK(ops->stream_sync(device, NULL));
     printf("%.17g\n", scalars.loss_sum / (double)scored);

@@ -404,6 +404,8 @@ static const struct {
     {"training.fp8_recipe", "current", {"training.precision=fp8"}},
     {"training.fp8_fallback", "0.5", {"training.precision=fp8"}},
     {"training.fp8_fallback_steps", "7", {"training.precision=fp8"}},
+    {"training.shard_optimizer", "true", {NULL}},
+    {"training.gradient_bucket_mb", "7", {NULL}},
     {"training.recompute", "true", {NULL}},
     {"training.device", "cpu", {NULL}},
     {"training.micro_batch_tokens", "256", {NULL}},

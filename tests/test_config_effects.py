@@ -97,11 +97,12 @@ def rms_norm_eps(runs):
 
 @proves("model.initializer_range")
 def initializer_range(runs):
-    """The standard deviation of the initial matrices; of output projections divided by sqrt(2 · 2 layers)."""
+    """The standard deviation of the initial matrices; of output projections divided by sqrt(2 · 2 layers); the embedding's projection
+    has 1 / sqrt(rank 16)."""
     for sigma in (0.02, 0.05):
         found = runs.train("training.learning_rate=1e-30", f"model.initializer_range={sigma}", steps=1).tensors()
         for name, expected in (("embed.weight", sigma), ("layers.1.qkv.weight", sigma), ("layers.0.o.weight", sigma / 2),
-                               ("layers.1.down.weight", sigma / 2)):
+                               ("layers.1.down.weight", sigma / 2), ("proj.weight", 1 / 4)):
             assert abs(found[name].std() / expected - 1) < 0.05, (name, found[name].std(), expected)
 
 
@@ -260,6 +261,56 @@ def fp8_fallback(runs):
     done = run("train", "--config", runs.config, "--max-steps", 5 - first, "--set", f"run_dir={half.path}", *wild,
                "training.fp8_fallback=1e-4", check=STOPPED)
     assert half.losses() == on.losses(), (half.losses(), on.losses(), done.stderr)
+
+
+@proves("training.fp8_fallback_steps")
+def fp8_fallback_steps(runs):
+    """A layer's spells in bf16: as long as said, each twice as long as the one before, or without end; a run that goes on within a
+    spell gives the same losses."""
+    wild = ("training.precision=fp8", "training.learning_rate=0.2", "training.warmup_ratio=0", "training.fp8_fallback=1e-4",
+            "training.curriculum_stages.0.grad_clip=0")
+
+    def spells(r):
+        entries = json.load(open(f"{r.path}/checkpoints/step_{r.checkpoints()[-1]:09d}/manifest.json"))["run"]["ledger"]
+        found = {}
+        for e in entries:
+            m = re.match(r"layer (\d+): in bf16 (for good|until step (\d+)):", e["detail"])
+            found.setdefault(m[1], []).append((e["step"], m[3] and int(m[3]) - e["step"]))
+        return found
+
+    short = runs.train(*wild, "training.fp8_fallback_steps=1", "training.fp8_fallback=1e-6", "training.learning_rate=1", steps=23)
+    for layer in spells(short).values():
+        lengths = [length for _, length in layer]
+        assert lengths == [2**i for i in range(len(layer))], layer
+        assert all(b > a + length for (a, length), (b, _) in zip(layer, layer[1:])), layer
+    assert max(map(len, spells(short).values())) > 1, spells(short)
+    good = runs.train(*wild, "training.fp8_fallback_steps=0", steps=12)
+    assert spells(good) and all([length for _, length in layer] == [None] for layer in spells(good).values()), spells(good)
+    third = runs.train(*wild, "training.fp8_fallback_steps=3", steps=12)
+    begun = min(step for layer in spells(third).values() for step, _ in layer)
+    half = runs.train(*wild, "training.fp8_fallback_steps=3", steps=begun + 1)
+    run("train", "--config", runs.config, "--max-steps", 11 - begun, "--set", f"run_dir={half.path}", *wild,
+        "training.fp8_fallback_steps=3", check=STOPPED)
+    assert half.losses() == third.losses()
+
+
+@proves("training.shard_optimizer")
+def shard_optimizer(runs):
+    """A rank's memory of moments; that the bits stay the same is tests/test_ranks.py's."""
+    found = [float(re.search(r"Adam moments \(fp32\) +([\d.]+) MB", run("plan", "--config", runs.config, "--ranks", 4, "--set",
+                                                                         f"training.shard_optimizer={x}").stdout)[1])
+             for x in ("false", "true")]
+    assert abs(found[1] / found[0] - 0.25) < 0.1, found
+
+
+@proves("training.gradient_bucket_mb")
+def gradient_bucket_mb(runs):
+    """More and smaller sums: at 1 MB, a model of 3 MB a layer pads each of its buckets to whole pieces of very many ranks."""
+    sizes = ("model.num_layers=4", "model.intermediate_size=5000", "model.vocab_size=600")
+    small, large = (re.search(r"gradients \(fp32\) +([\d.]+) MB", run("plan", "--config", runs.config, "--ranks", 20000, "--set",
+                                                                        f"training.gradient_bucket_mb={x}", *sizes).stdout)[1]
+                    for x in (1, 4096))
+    assert float(small) > float(large), (small, large)
 
 
 @proves("training.recompute")

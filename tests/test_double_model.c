@@ -37,7 +37,7 @@ static double loss(fixture *f) {
     model_batch batch = {ROWS, f->token, f->target, f->seq_start};
     m->scalars->loss_sum = 0;
     assert_int_equal(model_refresh_copies(m), YX_OK);
-    assert_int_equal(model_run(m, &batch, MODEL_EVALUATE, 1 / f->scored), YX_OK);
+    assert_int_equal(model_run(m, &batch, MODEL_EVALUATE, 1 / f->scored, NULL), YX_OK);
     double sum = 0;
     for (int i = 0; i < ROWS; i++) sum += m->loss[i];
     return sum / f->scored;
@@ -117,7 +117,7 @@ static void check_model(int64_t heads, int64_t kv_heads, const int *lengths) {
     assert_int_equal(ops->zero(device, NULL, m->grads, (size_t)m->table.elements * sizeof(yx_real)), YX_OK);
     m->scalars->loss_sum = 0;
     assert_int_equal(model_refresh_copies(m), YX_OK);
-    assert_int_equal(model_run(m, &batch, MODEL_TRAIN, 1 / f.scored), YX_OK);
+    assert_int_equal(model_run(m, &batch, MODEL_TRAIN, 1 / f.scored, NULL), YX_OK);
     assert_true(fabs(m->scalars->loss_sum / f.scored - loss(&f)) < 1e-12);
     double worst = 0;
     for (int64_t i = 0; i < m->table.count; i++) {

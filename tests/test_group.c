@@ -1,5 +1,6 @@
-// Groups of processes. Alone it tests the group of one; under mpirun (tests/test_group.py) the same checks on all
-// ranks.
+// Groups of processes. Alone it tests the group of one; under mpirun (tests/test_group_mpi.py) and over TCP
+// (tests/test_group_tcp.py) the same checks on all ranks. With an argument, misbehaviour: "leave" (rank 1 ends after
+// the first exchange), "sleep" (rank 1 does not come to the second).
 #include "comm/comm.h"
 #include <math.h>
 #include <setjmp.h>
@@ -7,17 +8,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static yx_group *group;
 
 static void test_membership(void **state) {
     (void)state;
-    const char *launched = getenv("OMPI_COMM_WORLD_SIZE");
+    const char *launched = getenv("EXPECTED_RANKS") ? getenv("EXPECTED_RANKS") : getenv("OMPI_COMM_WORLD_SIZE");
+    const char *backend = getenv("EXPECTED_BACKEND");
     assert_int_equal(group_size(group), launched ? atoi(launched) : 1);
     assert_in_range(group_rank(group), 0, group_size(group) - 1);
     assert_int_equal(group_local_size(group), group_size(group)); // one host
-    assert_string_equal(group_backend(group), group_size(group) > 1 ? "mpi" : "solo");
+    assert_string_equal(group_backend(group), group_size(group) == 1 ? "solo" : backend ? backend : "mpi");
 }
 
 static void test_broadcast(void **state) {
@@ -80,7 +83,18 @@ static void test_agree(void **state) {
     assert_int_equal(group_barrier(group), YX_OK);
 }
 
-int main(void) {
+static int misbehave(const char *how) {
+    yx_status status = group_barrier(group);
+    if (status == YX_OK && group_rank(group) == 1) {
+        if (strcmp(how, "leave") == 0) _exit(3);
+        sleep(60);
+    }
+    if (status == YX_OK) status = group_barrier(group);
+    fprintf(stderr, "rank %d: %s\n", group_rank(group), status == YX_OK ? "ok" : yx_message());
+    return (int)status;
+}
+
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_membership), cmocka_unit_test(test_broadcast),
                                        cmocka_unit_test(test_sum_in_rank_order), cmocka_unit_test(test_maximum),
                                        cmocka_unit_test(test_agree)};
@@ -88,6 +102,7 @@ int main(void) {
         fprintf(stderr, "%s\n", yx_message());
         return 1;
     }
+    if (argc > 1) return misbehave(argv[1]);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (failed) group_abort(group, 1);
     group_close(group);

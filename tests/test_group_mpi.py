@@ -15,12 +15,13 @@ def main():
         assert done.returncode == 0, done.stdout + done.stderr
         assert (done.stdout + done.stderr).count("[  PASSED  ] 5 test(s).") == ranks, done.stdout + done.stderr
         print(f"{ranks} ranks: every rank passed")
-    with tempfile.TemporaryDirectory() as folder: # the program without the module beside it
+    with tempfile.TemporaryDirectory() as folder: # the program without the module beside it, on one of two hosts
         alone = shutil.copy(f"{BUILD}/yxanul", folder)
         done = subprocess.run([alone, "train", "--config", "x.yaml"], capture_output=True, text=True,
-                              env={**os.environ, "OMPI_COMM_WORLD_SIZE": "2"})
+                              env={**os.environ, "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0",
+                                   "OMPI_COMM_WORLD_LOCAL_SIZE": "1"})
         assert done.returncode == 9 and "MPI is not available" in done.stderr, (done.returncode, done.stderr)
-    print("started by mpirun without the MPI module: refused with exit code 9")
+    print("started by mpirun on two hosts without the MPI module: refused with exit code 9")
     return 0
 
 

@@ -70,7 +70,7 @@ static yx_status run_batch(yx_model *m, buffers *b, int64_t begin, int64_t end, 
     for (int i = 0; i < 3; i++)
         YX_CHECK(m->ops->copy(m->device, NULL, b->device + i * M, rows[i], (size_t)M * sizeof(int32_t)));
     model_batch batch = {M, b->device, b->device + M, b->device + 2 * M};
-    YX_CHECK(model_run(m, &batch, MODEL_EVALUATE, 0));
+    YX_CHECK(model_run(m, &batch, MODEL_EVALUATE, 0, NULL));
     YX_CHECK(m->ops->copy(m->device, NULL, b->loss, m->loss, (size_t)M * sizeof *b->loss));
     YX_CHECK(m->ops->stream_sync(m->device, NULL));
 fail:

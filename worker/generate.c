@@ -71,7 +71,7 @@ static yx_status next_logits(yx_model *m, buffers *b, const uint32_t *ids, int64
     }
     YX_CHECK(m->ops->copy(m->device, NULL, b->device, b->host, (size_t)(3 * rows) * sizeof(int32_t)));
     model_batch batch = {rows, b->device, b->device + rows, b->device + 2 * rows};
-    YX_CHECK(model_run(m, &batch, MODEL_EVALUATE, 0));
+    YX_CHECK(model_run(m, &batch, MODEL_EVALUATE, 0, NULL));
     YX_CHECK(model_logits(m, count - 1, 1, b->logits_device));
     YX_CHECK(
         m->ops->copy(m->device, NULL, b->logits, b->logits_device, (size_t)model_padded_vocab(m) * sizeof(yx_real)));

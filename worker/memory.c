@@ -12,7 +12,7 @@ static void add(memory_report *r, int *n, const char *name, int64_t bytes) {
     r->total += bytes;
 }
 
-yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *config, int64_t window_blocks,
+yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *config, int ranks, int64_t window_blocks,
                       int64_t micro_tokens, memory_report *out) {
     model_sizes s;
     int n = 0;
@@ -21,15 +21,19 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
                              .recipe = config->training.fp8_recipe,
                              .max_rows = micro_tokens,
                              .training = true,
-                             .recompute = config->training.recompute};
+                             .recompute = config->training.recompute,
+                             .ranks = ranks,
+                             .bucket_bytes = config->training.gradient_bucket_mb << 20};
     yx_status status = model_measure(ops, device, &config->model, &options, &s);
     if (status != YX_OK) return status;
     add(out, &n, "parameters (fp32)", s.params);
     add(out, &n, "gradients (fp32)", s.grads);
-    add(out, &n, "Adam moments (fp32)", 2 * s.params);
+    add(out, &n, "Adam moments (fp32)", 2 * s.params / (config->training.shard_optimizer ? ranks : 1));
     add(out, &n, "working copies, scales", s.copies);
     add(out, &n, "activations", s.activations);
     add(out, &n, "workspace", s.workspace);
+    int64_t row = config->model.embedding_rank * (config->training.precision == PRECISION_FP32 ? 4 : 2) + 4;
+    if (ranks > 1) add(out, &n, "embedding rows of all ranks", ranks * micro_tokens * row);
     // A checkpoint is put together in host memory, and its largest tensor read back; a CPU has no other memory.
     int64_t largest = config->model.vocab_size * config->model.embedding_rank * (int64_t)sizeof(float);
     if (strcmp(ops->name, "cpu") == 0) add(out, &n, "copy for checkpoints", 3 * s.params + largest);
@@ -41,8 +45,8 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
 
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-yx_status memory_micro_tokens(const yx_ops *ops, yx_device *device, const yx_config *config, int64_t window_blocks,
-                              int64_t *out) {
+yx_status memory_micro_tokens(const yx_ops *ops, yx_device *device, const yx_config *config, int ranks,
+                              int64_t window_blocks, int64_t *out) {
     int64_t longest = config->evaluation.seq_len;
     for (int64_t i = 0; i < config->training.num_stages; i++)
         if (config->training.stages[i].seq_len > longest) longest = config->training.stages[i].seq_len;
@@ -58,7 +62,7 @@ yx_status memory_micro_tokens(const yx_ops *ops, yx_device *device, const yx_con
     memory_report report;
     for (int64_t tokens = most;; tokens = round_up(tokens * 7 / 8, 128)) {
         if (tokens < least) tokens = least;
-        status = memory_plan(ops, device, config, window_blocks, tokens, &report);
+        status = memory_plan(ops, device, config, ranks, window_blocks, tokens, &report);
         if (status != YX_OK) return status;
         if (report.total <= free_bytes) {
             *out = tokens;

@@ -169,6 +169,7 @@ static void layout_activations(yx_model *m, layout *a) {
 static size_t workspace_bytes(const yx_model *m) {
     const config_model *c = &m->config;
     yx_workspace_query query = {.rows = m->max_rows,
+                                .embed_rows = m->max_rows * m->table.ranks,
                                 .hidden = c->hidden_size,
                                 .heads = c->num_attention_heads,
                                 .kv_heads = c->num_key_value_heads,
@@ -236,7 +237,7 @@ static yx_status prepare(yx_model *m, const yx_ops *ops, yx_device *device, cons
                     .max_rows = options->max_rows,
                     .training = options->training,
                     .recompute = options->training && options->recompute};
-    YX_CHECK(param_table_create(config, &m->table));
+    YX_CHECK(param_table_create(config, options->ranks, options->bucket_bytes, &m->table));
     YX_CHECK(precision_create(options->precision, options->recipe, config->num_layers, &m->precision));
     m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
     if (!m->layers) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %lld layers", (long long)config->num_layers);
@@ -315,7 +316,7 @@ fail:
     return status;
 }
 
-static yx_status cast_param(yx_model *m, int64_t index) {
+yx_status model_cast_param(yx_model *m, int64_t index) {
     const param *p = &m->table.items[index];
     yx_cast_args args = {.rows = p->stored_rows,
                          .cols = p->cols ? p->cols : 1,
@@ -330,7 +331,7 @@ yx_status model_refresh_copies(yx_model *m) {
     yx_step_scalars none = {0};
     // 8-bit weights: once to learn amax, once more with the scale it gives.
     for (int round = 0; round < (m->precision.num_slots ? 2 : 1); round++) {
-        for (int64_t i = 0; i < m->table.count; i++) YX_CHECK(cast_param(m, i));
+        for (int64_t i = 0; i < m->table.count; i++) YX_CHECK(model_cast_param(m, i));
         if (!m->precision.num_slots) break;
         if (round == 0) {
             YX_CHECK(m->ops->copy(m->device, NULL, m->scalars, &none, sizeof none));

@@ -57,6 +57,8 @@ typedef struct model_options {
     config_fp8_recipe recipe;
     int64_t max_rows; // of a micro-batch
     bool training, recompute;
+    int ranks;            // that sum gradients (0: one)
+    int64_t bucket_bytes; // of gradients summed at a time, at least
 } model_options;
 
 // Sizes of what model_create will allocate, without allocating (bytes).
@@ -75,9 +77,25 @@ void model_free(yx_model *m);
 yx_status model_init(yx_model *m, uint64_t seed);
 // Writes the working copies of all weights (and their scales) from params.
 yx_status model_refresh_copies(yx_model *m);
+// The working copies of one parameter, with the scales there are.
+yx_status model_cast_param(yx_model *m, int64_t index);
+// What a pass calls while it is being queued, where several ranks sum their gradients.
+typedef struct model_hooks {
+    void *context;
+    // Bucket `bucket`'s gradients are complete once what is queued so far is done.
+    yx_status (*bucket_ready)(void *context, int64_t bucket);
+    // The embedding's rows are the one gradient left: *rows gets how many there are of all ranks, token and dz
+    // [rows, rank] where they are.
+    yx_status (*gather_rows)(void *context, const model_batch *batch, int64_t *rows, const int32_t **token,
+                             const void **dz);
+} model_hooks;
+
 // Runs one micro-batch. `grad_scale`: 1 / tokens of the global step. MODEL_TRAIN and MODEL_CALIBRATE add the nats to
 // scalars->loss_sum.
-yx_status model_run(yx_model *m, const model_batch *batch, model_pass pass, double grad_scale);
+// `hooks`: of the last micro-batch of a step, or NULL. With them the embedding's own rows are not yet in grads when its
+// bucket is ready.
+yx_status model_run(yx_model *m, const model_batch *batch, model_pass pass, double grad_scale,
+                    const model_hooks *hooks);
 // After a MODEL_EVALUATE pass: logits of `count` rows from row `first` on, [count, vocab padded] YX_F32 (device).
 yx_status model_logits(yx_model *m, int64_t first, int64_t count, yx_real *logits);
 // Padded vocabulary: the width of model_logits' rows.

@@ -122,6 +122,15 @@ fail:
     return status;
 }
 
+// Tells what summed gradients of the ranks may be sent: the buckets that `done` (param_bucket.ready) completes.
+static yx_status announce(const model_pass_run *r, int64_t done) {
+    yx_status status = YX_OK;
+    const param_table *t = &r->m->table;
+    for (int64_t i = 0; r->hooks && i < t->num_buckets && status == YX_OK; i++)
+        if (t->buckets[i].ready == done) status = r->hooks->bucket_ready(r->hooks->context, i);
+    return status;
+}
+
 static yx_status embed_backward(const model_pass_run *r) {
     yx_status status = YX_OK;
     yx_model *m = r->m;
@@ -136,6 +145,8 @@ static yx_status embed_backward(const model_pass_run *r) {
                                    .token = r->batch->token,
                                    .dz = m->dz,
                                    .dE = pass_gradient(m, PARAM_EMBED, 0)};
+    YX_CHECK(announce(r, -1));
+    if (r->hooks) YX_CHECK(r->hooks->gather_rows(r->hooks->context, r->batch, &args.rows, &args.token, &args.dz));
     YX_CHECK(m->ops->embed_backward(m->device, NULL, &args));
 fail:
     return status;
@@ -170,9 +181,13 @@ yx_status pass_backward(model_pass_run *r) {
     r->layer = m->config.num_layers - 1;
     yx_operand d = pass_shared(r, m->d_down, OPERAND_D_DOWN, m->dx);
     YX_CHECK(head_backward(r));
+    YX_CHECK(announce(r, m->config.num_layers));
     YX_CHECK(normalise_backward(r, m->dnorm, m->s_final, m->rstd_final, PARAM_NORM, false, d));
     YX_CHECK(pass_settle(r, d, OPERAND_D_DOWN, m->config.hidden_size, m->dx));
-    for (; r->layer >= 0; r->layer--) YX_CHECK(layer_backward(r, d, &d));
+    for (; r->layer >= 0; r->layer--) {
+        YX_CHECK(layer_backward(r, d, &d));
+        YX_CHECK(announce(r, r->layer));
+    }
     YX_CHECK(embed_backward(r));
 fail:
     return status;

@@ -8,6 +8,7 @@ typedef struct model_pass_run {
     model_pass pass;
     double grad_scale;
     int64_t layer;
+    const model_hooks *hooks;
     bool again; // the forward pass of a layer runs once more for its backward pass: nothing is recorded
 } model_pass_run;
 

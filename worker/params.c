@@ -10,8 +10,6 @@ static void add(param_table *t, param_role role, const char *name, int64_t rows,
     *p = (param){.role = role, .rows = rows, .cols = cols, .init_std = std, .decay = cols > 0};
     snprintf(p->name, sizeof p->name, "%s", name);
     p->stored_rows = role == PARAM_EMBED ? round_up(rows, PARAM_VOCAB_ALIGN) : rows;
-    p->offset = t->elements;
-    t->elements += round_up(param_stored(p), PARAM_ALIGN);
     t->parameters += param_size(p);
 }
 
@@ -37,9 +35,47 @@ static void add_layer(param_table *t, const config_model *c, int64_t layer, doub
     }
 }
 
-yx_status param_table_create(const config_model *c, param_table *out) {
-    *out = (param_table){.items = calloc((size_t)(c->num_layers * PARAMS_PER_LAYER + 3), sizeof(param))};
-    if (!out->items) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the parameter table");
+// --- The arena
+typedef struct arena {
+    param_table *table;
+    int64_t begin, used; // of the open bucket
+} arena;
+
+static void place(arena *a, int64_t index) {
+    param *p = &a->table->items[index];
+    p->offset = a->begin + a->used;
+    a->used += round_up(param_stored(p), PARAM_ALIGN);
+}
+
+static void close_bucket(arena *a, int64_t ready) {
+    param_table *t = a->table;
+    int64_t piece = round_up((a->used + t->ranks - 1) / t->ranks, PARAM_ALIGN);
+    t->buckets[t->num_buckets++] = (param_bucket){a->begin, piece, ready};
+    a->begin += piece * t->ranks;
+    a->used = 0;
+    t->elements = a->begin;
+}
+
+// In the order in which the backward pass completes the gradients.
+static void lay_out(param_table *t, int64_t num_layers, int64_t bucket_elements) {
+    arena a = {.table = t};
+    place(&a, param_index(t, PARAM_EMBED, 0));
+    close_bucket(&a, num_layers);
+    place(&a, param_index(t, PARAM_NORM, 0));
+    for (int64_t l = num_layers - 1; l >= 0; l--) {
+        for (int role = PARAM_NORM1; role <= PARAM_DOWN; role++) place(&a, param_index(t, (param_role)role, l));
+        if (a.used >= bucket_elements && l > 0) close_bucket(&a, l);
+    }
+    close_bucket(&a, 0);
+    place(&a, param_index(t, PARAM_PROJ, 0));
+    close_bucket(&a, -1);
+}
+
+yx_status param_table_create(const config_model *c, int ranks, int64_t bucket_bytes, param_table *out) {
+    *out = (param_table){.items = calloc((size_t)(c->num_layers * PARAMS_PER_LAYER + 3), sizeof(param)),
+                         .buckets = calloc((size_t)(c->num_layers + 3), sizeof(param_bucket)),
+                         .ranks = ranks > 1 ? ranks : 1};
+    if (!out->items || !out->buckets) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the parameter table");
     // What a block adds to the residual stream is scaled down with depth (Radford et al. 2019). The projection keeps
     // the size of an embedding: with initializer_range in both factors the stream would begin 1 / (initializer_range ·
     // sqrt(rank)) times smaller than an embedding, and what the first blocks add would drown it.
@@ -48,11 +84,13 @@ yx_status param_table_create(const config_model *c, param_table *out) {
     add(out, PARAM_PROJ, "proj.weight", c->embedding_rank, c->hidden_size, 1 / sqrt((double)c->embedding_rank));
     for (int64_t l = 0; l < c->num_layers; l++) add_layer(out, c, l, output_std);
     add(out, PARAM_NORM, "norm.weight", c->hidden_size, 0, 0);
+    lay_out(out, c->num_layers, bucket_bytes / (int64_t)sizeof(float));
     return YX_OK;
 }
 
 void param_table_free(param_table *table) {
     free(table->items);
+    free(table->buckets);
     *table = (param_table){0};
 }
 

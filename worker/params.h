@@ -26,13 +26,25 @@ typedef struct param {
     double init_std;     // 0: initialised to one
 } param;
 
+// A stretch of the arena whose gradients are complete at the same moment of the backward pass and that the ranks sum
+// together: `ranks` pieces, the r-th of which is rank r's where the optimizer is sharded.
+typedef struct param_bucket {
+    int64_t begin, piece; // elements; a piece is a multiple of PARAM_ALIGN
+    int64_t ready;        // complete once this layer's backward pass is: num_layers: the head's; -1: the embedding's
+} param_bucket;
+
 typedef struct param_table {
     int64_t count, elements; // elements: of the arena, padding included
     int64_t parameters;      // what the model has, without padding
     param *items;            // embed, proj, layers, norm
+    int ranks;
+    int64_t num_buckets;
+    param_bucket *buckets; // in the order of the arena, which is that of the backward pass: embed, norm and the last
+                           // layers, …, the first layers, proj
 } param_table;
 
-yx_status param_table_create(const config_model *model, param_table *out);
+// bucket_bytes: of a bucket's gradients at least, but for the last.
+yx_status param_table_create(const config_model *model, int ranks, int64_t bucket_bytes, param_table *out);
 void param_table_free(param_table *table);
 // Index of a parameter: `layer` counts only for the roles of a layer.
 int64_t param_index(const param_table *table, param_role role, int64_t layer);

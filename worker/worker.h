@@ -1,6 +1,7 @@
 // One rank of a training run: the model, the optimizer, its part of each step.
 #pragma once
 #include "comm/comm.h"
+#include "comm/device_group.h"
 #include "io/loader.h"
 #include "worker/model.h"
 
@@ -41,8 +42,9 @@ typedef struct worker_step_result { // the same on every rank
 } worker_step_result;
 
 typedef struct yx_worker yx_worker;
-yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, const worker_options *options,
-                        yx_worker **out);
+// `devices`: how the GPUs of the ranks exchange, or NULL: the group does.
+yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, device_group *devices,
+                        const worker_options *options, yx_worker **out);
 void worker_free(yx_worker *w);
 yx_model *worker_model(yx_worker *w);
 int64_t worker_adam_steps(const yx_worker *w);
@@ -66,6 +68,8 @@ typedef struct worker_tensor {
     int64_t rows, cols;
     float *data;
 } worker_tensor;
+// On all ranks before worker_get_state on those that `keeps`: brings together what every rank has a part of.
+yx_status worker_collect_state(yx_worker *w, bool keeps);
 // Copies the state from the device; `*tensors` stays valid until the next call.
 yx_status worker_get_state(yx_worker *w, const worker_tensor **tensors, int64_t *count);
 // Buffers of the right shapes to read a checkpoint into; then worker_set_state makes them the worker's state.

@@ -13,6 +13,7 @@ typedef struct worker_graph {
     int64_t rows;
     model_pass pass;
     double grad_scale;
+    bool hooks;
     int runs; // how often this pass ran; it is recorded when it comes again
     yx_graph *graph;
 } worker_graph;
@@ -29,16 +30,25 @@ struct yx_worker {
     const yx_ops *ops;
     yx_device *device;
     yx_group *group;
+    device_group *devices;     // NULL: the group sums
+    yx_stream *exchange;       // what the devices exchange while the backward pass goes on
+    yx_event *ready, *arrived; // of the exchange's input and of its last result
     yx_model *model;
-    yx_real *moment1, *moment2; // [table.elements] device
-    yx_adamw_segment *segments; // [table.count]
-    int32_t *batch;             // [3, max_micro_tokens] device: token, target, seq_start
+    bool shard;                 // each rank keeps the moments of its pieces of the buckets only
+    yx_real *moment1, *moment2; // [table.elements] device, or [table.elements / ranks]
+    yx_adamw_segment *segments; // [num_segments]
+    int64_t num_segments;
+    model_hooks hooks;
+    double communicating; // seconds that the hooks of a step took
+    int32_t *all_tokens;  // [ranks, max_micro_tokens] device: of the last micro-batch
+    void *all_rows;       // [ranks, max_micro_tokens, rank] device, act: gradients of the embedding's rows
+    int32_t *batch;       // [3, max_micro_tokens] device: token, target, seq_start
     int64_t adam_steps;
 
     int32_t *slots[WORKER_SLOTS]; // [3, max_micro_tokens] host
     yx_event *slot_read[WORKER_SLOTS];
     int64_t slots_used;
-    worker_graph graphs[WORKER_MAX_GRAPHS], update_graph;
+    worker_graph graphs[WORKER_MAX_GRAPHS], norm_graph, update_graph;
     int next_graph;
     yx_step_scalars *scalars_in; // host
     worker_readback *readback;   // host
@@ -54,6 +64,30 @@ struct yx_worker {
 // Host memory and events of the step; the end of them and of the recorded passes.
 yx_status worker_step_open(yx_worker *w);
 void worker_step_close(yx_worker *w);
+// A stretch of a parameter in this rank's pieces.
+typedef struct worker_part {
+    int64_t index;         // of the parameter
+    int64_t offset, count; // elements of the arena
+    int64_t moment;        // where its moments begin
+} worker_part;
+void worker_each_part(const yx_worker *w, void (*take)(void *context, const worker_part *part), void *context);
+// Moments and the optimizer's table (worker_shard.c).
+yx_status worker_shard_open(yx_worker *w);
+
+// Sums over the ranks (worker_reduce.c).
+yx_status worker_reduce_open(yx_worker *w);
+void worker_reduce_close(yx_worker *w);
+// For the last micro-batch of a step: sums the gradients meanwhile. NULL: worker_reduce_rest does.
+const model_hooks *worker_reduce_hooks(const yx_worker *w);
+// What is left to sum after the passes.
+yx_status worker_reduce_rest(yx_worker *w, uint64_t *token_hash);
+yx_status worker_reduce_amax(yx_worker *w);
+// Waits for what is queued; notices when another rank is lost meanwhile.
+yx_status worker_wait(yx_worker *w);
+// scalars->grad_sum_squares of the summed gradients.
+yx_status worker_sum_squares(yx_worker *w);
+// Every rank's updated pieces of the parameters to all.
+yx_status worker_gather_params(yx_worker *w);
 // Recorded passes run what the model was: forgets them.
 void worker_forget_graphs(yx_worker *w);
 // Fills w->fp8 from what was read back of a step of `tokens` tokens (worker_fp8.c).

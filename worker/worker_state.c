@@ -2,6 +2,7 @@
 #include "worker/worker_private.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void add_state(yx_worker *w, size_t *at, const char *prefix, const char *name, int64_t rows, int64_t cols) {
     worker_tensor *t = &w->state[w->num_state++];
@@ -44,14 +45,80 @@ yx_status worker_state_buffers(yx_worker *w, const worker_tensor **tensors, int6
     return YX_OK;
 }
 
+// --- Moments of which every rank has a part
+typedef struct moment_move { // between the state's tensors and this rank's moments
+    yx_worker *w;
+    yx_status status;
+} moment_move;
+
+static void load_part(void *context, const worker_part *part) {
+    moment_move *move = context;
+    yx_worker *w = move->w;
+    const param_table *t = &w->model->table;
+    const param *p = &t->items[part->index];
+    int64_t from = part->offset - p->offset, count = param_size(p) - from;
+    if (count > part->count) count = part->count;
+    yx_real *moments[2] = {w->moment1 + part->moment, w->moment2 + part->moment};
+    for (int k = 0; k < 2 && count > 0 && move->status == YX_OK; k++)
+        move->status = w->ops->copy(w->device, NULL, moments[k], w->state[(k + 1) * t->count + part->index].data + from,
+                                    (size_t)count * sizeof(float));
+}
+
+// One bucket of one moment, of all ranks, into the state's tensors (which only some ranks have).
+static yx_status collect_bucket(yx_worker *w, int k, const param_bucket *b, int64_t before, float *all) {
+    yx_status status = YX_OK;
+    const param_table *t = &w->model->table;
+    size_t bytes = (size_t)b->piece * sizeof(float);
+    float *own = all + b->piece * group_rank(w->group);
+    YX_CHECK(w->ops->copy(w->device, NULL, own, (k ? w->moment2 : w->moment1) + before, bytes));
+    YX_CHECK(w->ops->stream_sync(w->device, NULL));
+    YX_CHECK(group_all_gather(w->group, all, bytes));
+    int64_t end = b->begin + b->piece * t->ranks;
+    for (int64_t i = 0; w->state_memory && i < t->count; i++) { // a bucket holds whole parameters
+        const param *p = &t->items[i];
+        if (p->offset < b->begin || p->offset >= end) continue;
+        memcpy(w->state[(k + 1) * t->count + i].data, all + p->offset - b->begin,
+               (size_t)param_size(p) * sizeof(float));
+    }
+fail:
+    return status;
+}
+
+yx_status worker_collect_state(yx_worker *w, bool keeps) {
+    yx_status status = YX_OK;
+    const param_table *t = &w->model->table;
+    const worker_tensor *tensors;
+    int64_t count, largest = 0;
+    float *all = NULL;
+    if (!w->shard) return YX_OK;
+    if (keeps) status = worker_state_buffers(w, &tensors, &count);
+    for (int64_t i = 0; i < t->num_buckets; i++)
+        if (t->buckets[i].piece > largest) largest = t->buckets[i].piece;
+    if (status == YX_OK && !(all = malloc((size_t)(largest * t->ranks) * sizeof(float))))
+        status = yx_fail(YX_ERR_NO_MEMORY, "no memory to collect the moments");
+    YX_CHECK(group_agree(w->group, status));
+    for (int k = 0; k < 2; k++) {
+        int64_t before = 0;
+        for (int64_t i = 0; i < t->num_buckets; before += t->buckets[i++].piece)
+            YX_CHECK(collect_bucket(w, k, &t->buckets[i], before, all));
+    }
+fail:
+    free(all);
+    return status;
+}
+
 // Copies between a state tensor and the device memory it mirrors; in either direction.
 static yx_status move_state(yx_worker *w, bool to_host) {
     yx_status status = YX_OK;
     const yx_model *m = w->model;
     int64_t n = m->table.count;
+    moment_move move = {w, YX_OK};
+    if (w->shard && !to_host) worker_each_part(w, load_part, &move);
+    YX_CHECK(move.status);
     for (int64_t i = 0; i < w->num_state; i++) {
         worker_tensor *t = &w->state[i];
         void *device;
+        if (w->shard && i >= n && i < 3 * n) continue; // see above
         if (i < 3 * n) {
             yx_real *arena = i < n ? m->params : i < 2 * n ? w->moment1 : w->moment2;
             device = arena + m->table.items[i % n].offset;

@@ -27,8 +27,6 @@ yx_status worker_step_open(yx_worker *w) {
     w->readback->history = (float *)(w->readback->saturated + slots);
     w->clipped = calloc(slots + layers, sizeof *w->clipped);
     if (!w->clipped) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %zu scales", slots);
-    if (!w->ops->host_memory && group_size(w->group) > 1)
-        YX_CHECK(w->ops->alloc_host(w->device, WORKER_STAGING * sizeof(float), (void **)&w->staging));
 fail:
     return status;
 }
@@ -42,15 +40,15 @@ void worker_step_close(yx_worker *w) {
     free(w->clipped);
     w->ops->free_host(w->device, w->scalars_in);
     w->ops->free_host(w->device, w->readback);
-    w->ops->free_host(w->device, w->staging);
 }
 
 void worker_forget_graphs(yx_worker *w) {
     for (int i = 0; i < WORKER_MAX_GRAPHS; i++)
         if (w->graphs[i].graph) w->ops->graph_destroy(w->device, w->graphs[i].graph);
+    if (w->norm_graph.graph) w->ops->graph_destroy(w->device, w->norm_graph.graph);
     if (w->update_graph.graph) w->ops->graph_destroy(w->device, w->update_graph.graph);
     memset(w->graphs, 0, sizeof w->graphs);
-    w->update_graph = (worker_graph){0};
+    w->norm_graph = w->update_graph = (worker_graph){0};
 }
 
 // --- Micro-batches
@@ -92,14 +90,14 @@ static yx_status run_recorded(yx_worker *w, worker_graph *g, worker_work work, c
 }
 
 // The place of this pass among the recorded ones; the oldest gives way.
-static worker_graph *graph_of(yx_worker *w, int64_t rows, model_pass pass, double grad_scale) {
+static worker_graph *graph_of(yx_worker *w, int64_t rows, model_pass pass, double grad_scale, bool hooks) {
     for (int i = 0; i < WORKER_MAX_GRAPHS; i++) {
         worker_graph *g = &w->graphs[i];
-        if (g->runs && g->rows == rows && g->pass == pass && g->grad_scale == grad_scale) return g;
+        if (g->runs && g->rows == rows && g->pass == pass && g->grad_scale == grad_scale && g->hooks == hooks) return g;
     }
     worker_graph *g = &w->graphs[w->next_graph++ % WORKER_MAX_GRAPHS];
     if (g->graph) w->ops->graph_destroy(w->device, g->graph);
-    *g = (worker_graph){.rows = rows, .pass = pass, .grad_scale = grad_scale};
+    *g = (worker_graph){.rows = rows, .pass = pass, .grad_scale = grad_scale, .hooks = hooks};
     return g;
 }
 
@@ -107,16 +105,19 @@ typedef struct pass_arguments {
     model_batch batch;
     model_pass pass;
     double grad_scale;
+    const model_hooks *hooks;
 } pass_arguments;
 static yx_status run_pass(yx_worker *w, const void *arguments) {
     const pass_arguments *a = arguments;
-    return model_run(w->model, &a->batch, a->pass, a->grad_scale);
+    return model_run(w->model, &a->batch, a->pass, a->grad_scale, a->hooks);
 }
 
-// All micro-batches of this rank's slice through the model.
+// All micro-batches of this rank's slice through the model. In the last one of training the ranks sum their gradients:
+// before it they make sure that all are there, after it a failure is this rank's alone (`*together` false).
 static yx_status run_batches(yx_worker *w, const worker_source *source, const worker_step_args *args, model_pass pass,
-                             worker_step_result *result) {
+                             worker_step_result *result, bool *together) {
     yx_status status = YX_OK;
+    *together = true;
     result->token_hash = 0;
     for (int64_t i = args->num_micro_batches; i > 0; i--) {
         const micro_batch *batch;
@@ -126,7 +127,12 @@ static yx_status run_batches(yx_worker *w, const worker_source *source, const wo
         result->data_wait += now() - asked;
         result->token_hash += batch->token_hash;
         YX_CHECK(upload(w, batch, &run.batch));
-        YX_CHECK(run_recorded(w, graph_of(w, run.batch.rows, pass, run.grad_scale), run_pass, &run));
+        if (i == 1 && pass == MODEL_TRAIN && worker_reduce_hooks(w)) {
+            run.hooks = worker_reduce_hooks(w);
+            *together = false;
+            YX_CHECK(group_agree(w->group, YX_OK));
+        }
+        YX_CHECK(run_recorded(w, graph_of(w, run.batch.rows, pass, run.grad_scale, run.hooks), run_pass, &run));
     }
 fail:
     return status;
@@ -146,48 +152,6 @@ static yx_status set_scalars(yx_worker *w, const worker_step_args *args) {
     return w->ops->copy(w->device, NULL, w->model->scalars, w->scalars_in, sizeof *w->scalars_in);
 }
 
-// --- Sums over the ranks
-// ---------------------------------------------------------------------------------------------------
-static size_t type_size(group_type type) { return type == GROUP_F32 ? 4 : 8; }
-
-// `data` in device memory: where the group cannot read it, through the host, a piece at a time.
-static yx_status all_reduce(yx_worker *w, void *data, size_t count, group_type type, group_op op) {
-    yx_status status = YX_OK;
-    if (!w->staging) return group_all_reduce(w->group, data, count, type, op);
-    size_t size = type_size(type), most = WORKER_STAGING * sizeof(float) / size;
-    for (size_t at = 0; at < count; at += most) {
-        size_t n = count - at < most ? count - at : most;
-        char *piece = (char *)data + at * size;
-        YX_CHECK(w->ops->copy(w->device, NULL, w->staging, piece, n * size));
-        YX_CHECK(w->ops->stream_sync(w->device, NULL));
-        YX_CHECK(group_all_reduce(w->group, w->staging, n, type, op));
-        YX_CHECK(w->ops->copy(w->device, NULL, piece, w->staging, n * size));
-        YX_CHECK(w->ops->stream_sync(w->device, NULL));
-    }
-fail:
-    return status;
-}
-
-static yx_status reduce_amax(yx_worker *w) {
-    const precision_state *p = &w->model->precision;
-    if (!p->num_slots || group_size(w->group) == 1) return YX_OK;
-    return all_reduce(w, p->amax, (size_t)p->num_slots, GROUP_F32, GROUP_MAX);
-}
-
-static yx_status reduce(yx_worker *w, uint64_t *token_hash) {
-    yx_status status = YX_OK;
-    yx_model *m = w->model;
-    if (group_size(w->group) == 1) return YX_OK;
-    YX_CHECK(w->ops->stream_sync(w->device, NULL));
-    YX_CHECK(all_reduce(w, m->grads, (size_t)m->table.elements,
-                        sizeof(yx_real) == sizeof(float) ? GROUP_F32 : GROUP_F64, GROUP_SUM));
-    YX_CHECK(all_reduce(w, &m->scalars->loss_sum, 1, GROUP_F64, GROUP_SUM));
-    YX_CHECK(group_all_reduce(w->group, token_hash, 1, GROUP_U64, GROUP_SUM));
-    YX_CHECK(reduce_amax(w));
-fail:
-    return status;
-}
-
 // --- The step
 // --------------------------------------------------------------------------------------------------------------
 // Histories start again, and one pass over the step's own micro-batches in act gives every slot its amax. The values do
@@ -198,11 +162,24 @@ static yx_status calibrate(yx_worker *w, const worker_source *source, const work
     const precision_state *p = &w->model->precision;
     YX_CHECK(
         w->ops->zero(w->device, NULL, p->history, (size_t)(p->num_slots * YX_SCALE_HISTORY_LENGTH) * sizeof(float)));
-    status = run_batches(w, source, args, MODEL_CALIBRATE, result);
+    bool together;
+    status = run_batches(w, source, args, MODEL_CALIBRATE, result, &together);
     YX_CHECK(group_agree(w->group, status));
-    YX_CHECK(reduce_amax(w));
+    YX_CHECK(worker_reduce_amax(w));
     YX_CHECK(precision_update(p, w->ops, w->device, 1u << YX_SCALE_HISTORY, w->model->scalars));
 fail:
+    return status;
+}
+
+static yx_status sum_squares(yx_worker *w, const void *arguments) {
+    (void)arguments;
+    return worker_sum_squares(w);
+}
+
+// Copies of the parameters that other ranks have updated; the scales are those of this step.
+static yx_status share_update(yx_worker *w) {
+    yx_status status = worker_gather_params(w);
+    for (int64_t i = 0; status == YX_OK && i < w->model->table.count; i++) status = model_cast_param(w->model, i);
     return status;
 }
 
@@ -210,15 +187,23 @@ static yx_status update(yx_worker *w, const void *arguments) {
     (void)arguments;
     yx_status status = YX_OK;
     yx_model *m = w->model;
-    YX_CHECK(w->ops->sum_squares(w->device, NULL, m->grads, m->table.elements, &m->scalars->grad_sum_squares));
     YX_CHECK(w->ops->clip(w->device, NULL, m->scalars));
     YX_CHECK(
         precision_update(&m->precision, w->ops, w->device, 1u << YX_SCALE_HISTORY | 1u << YX_SCALE_WEIGHT, m->scalars));
-    yx_adamw_args adamw = {w->segments, m->table.count, m->scalars};
+    yx_adamw_args adamw = {w->segments, w->num_segments, m->scalars};
     YX_CHECK(w->ops->adamw(w->device, NULL, &adamw));
+    if (w->shard) YX_CHECK(share_update(w));
     YX_CHECK(precision_update(&m->precision, w->ops, w->device, 1u << YX_SCALE_NORM, m->scalars));
 fail:
     return status;
+}
+
+// Sums between ranks that pass through the host cannot be recorded.
+static yx_status run_update(yx_worker *w) {
+    bool recorded = !w->staging;
+    yx_status status = recorded ? run_recorded(w, &w->norm_graph, sum_squares, NULL) : sum_squares(w, NULL);
+    if (status != YX_OK) return status;
+    return recorded || !w->shard ? run_recorded(w, &w->update_graph, update, NULL) : update(w, NULL);
 }
 
 // What the host wants to know of the step, once the device is through with it.
@@ -232,7 +217,7 @@ static yx_status read_back(yx_worker *w) {
         YX_CHECK(w->ops->copy(w->device, NULL, w->readback->history, p->history, YX_SCALE_HISTORY_LENGTH * bytes));
         YX_CHECK(w->ops->zero(w->device, NULL, p->saturated, bytes));
     }
-    YX_CHECK(w->ops->stream_sync(w->device, NULL));
+    YX_CHECK(worker_wait(w));
 fail:
     return status;
 }
@@ -243,18 +228,20 @@ yx_status worker_step(yx_worker *w, const worker_source *source, const worker_st
     yx_model *m = w->model;
     double start = now(), reduced;
     *out = (worker_step_result){0};
+    w->communicating = 0;
     YX_CHECK(set_scalars(w, args));
     if (args->calibrate && worker_calibrates(w)) {
         YX_CHECK(calibrate(w, source, args, out));
         YX_CHECK(w->ops->zero(w->device, NULL, &m->scalars->loss_sum, sizeof m->scalars->loss_sum));
     }
     YX_CHECK(w->ops->zero(w->device, NULL, m->grads, (size_t)m->table.elements * sizeof(yx_real)));
-    status = run_batches(w, source, args, MODEL_TRAIN, out);
+    bool together;
+    status = run_batches(w, source, args, MODEL_TRAIN, out, &together);
     reduced = now();
-    YX_CHECK(group_agree(w->group, status)); // no rank may wait in the reduction for one that failed
-    YX_CHECK(reduce(w, &out->token_hash));
-    out->communicate = now() - reduced;
-    YX_CHECK(run_recorded(w, &w->update_graph, update, NULL));
+    YX_CHECK(together ? group_agree(w->group, status) : status); // none may wait in a sum for one that failed
+    YX_CHECK(worker_reduce_rest(w, &out->token_hash));
+    out->communicate = now() - reduced + w->communicating;
+    YX_CHECK(run_update(w));
     YX_CHECK(read_back(w));
     YX_CHECK(worker_read_fp8(w, args->tokens));
     out->fp8 = w->model->precision.num_slots ? &w->fp8 : NULL;

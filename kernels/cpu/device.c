@@ -92,6 +92,16 @@ static yx_status cpu_stream_sync(yx_device *d, yx_stream *s) {
     return YX_OK;
 }
 
+static void *cpu_native_stream(yx_device *d, yx_stream *s) {
+    (void)d, (void)s;
+    return NULL;
+}
+static yx_status cpu_event_done(yx_device *d, yx_event *e, bool *done) {
+    (void)d, (void)e;
+    *done = true;
+    return YX_OK;
+}
+
 static yx_status cpu_event_create(yx_device *d, yx_event **out) {
     (void)d;
     *out = calloc(1, sizeof **out);
@@ -156,6 +166,8 @@ const yx_ops *kernels_cpu(void) {
                                .stream_create = cpu_stream_create,
                                .stream_destroy = cpu_stream_destroy,
                                .stream_sync = cpu_stream_sync,
+                               .native_stream = cpu_native_stream,
+                               .event_done = cpu_event_done,
                                .event_create = cpu_event_create,
                                .event_destroy = cpu_event_destroy,
                                .event_record = cpu_event_record,

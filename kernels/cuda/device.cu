@@ -75,6 +75,7 @@ static yx_status cuda_info(yx_device *d, yx_device_info *out) {
     CUDA_TRY(cudaMemGetInfo(&available, &total));
     *out = yx_device_info{};
     snprintf(out->name, sizeof out->name, "%.127s", d->properties.name);
+    out->index = d->index;
     out->memory_total = (int64_t)total;
     out->memory_free = (int64_t)available;
     return YX_OK;
@@ -134,6 +135,14 @@ static void cuda_stream_destroy(yx_device *d, yx_stream *s) {
 }
 static yx_status cuda_stream_sync(yx_device *d, yx_stream *s) {
     CUDA_TRY(cudaStreamSynchronize(cuda_stream(d, s)));
+    return YX_OK;
+}
+static void *cuda_native_stream(yx_device *d, yx_stream *s) { return cuda_stream(d, s); }
+static yx_status cuda_event_done(yx_device *d, yx_event *e, bool *done) {
+    (void)d;
+    cudaError_t state = cudaEventQuery(e->handle);
+    *done = state != cudaErrorNotReady;
+    if (*done) CUDA_TRY(state);
     return YX_OK;
 }
 static yx_status cuda_event_create(yx_device *d, yx_event **out) {
@@ -232,6 +241,8 @@ extern "C" __attribute__((visibility("default"))) const yx_ops *kernels_cuda(ker
     ops.stream_create = cuda_stream_create;
     ops.stream_destroy = cuda_stream_destroy;
     ops.stream_sync = cuda_stream_sync;
+    ops.native_stream = cuda_native_stream;
+    ops.event_done = cuda_event_done;
     ops.event_create = cuda_event_create;
     ops.event_destroy = cuda_event_destroy;
     ops.event_record = cuda_event_record;

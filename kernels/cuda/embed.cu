@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(THREADS)
     lane_sum<QUARTERS> sum;
     sum.clear();
     sum.add(tails + (int64_t)piece * rank, rank);
-#pragma unroll 4
+#pragma unroll(QUARTERS > 2 ? 2 : 4)
     for (int q = piece + 1; q * PIECE < n && sorted[q * PIECE].x == token; q++)
         sum.add(heads + (int64_t)q * rank, rank);
     sum.put(a.dE + (int64_t)token * rank, rank, true);
@@ -221,7 +221,7 @@ static size_t lay_out(int64_t rows, int64_t rank, char *base, backward_memory *m
 
 size_t cuda_embed_workspace(const yx_device *, const yx_workspace_query *q) {
     backward_memory m;
-    return lay_out(q->rows, q->rank, nullptr, &m);
+    return lay_out(q->embed_rows > q->rows ? q->embed_rows : q->rows, q->rank, nullptr, &m);
 }
 
 template <int QUARTERS>

@@ -339,7 +339,14 @@ cudaError_t cudaFuncSetAttribute(const void *f, cudaFuncAttribute attribute, int
     }
     return cudaSuccess;
 }
-cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int *n) {
+    const char *text = getenv("EMULATED_GPUS");
+    return *n = text ? atoi(text) : 1, cudaSuccess;
+}
+// For what other modules queue (tests/emulate/nccl.cpp).
+__attribute__((visibility("default"))) void emulate_enqueue(void (*call)(void *), void *argument) {
+    emulate_perform([=] { call(argument); });
+}
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     memset(p, 0, sizeof *p);
@@ -385,6 +392,7 @@ static double seconds() {
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) { return *(double *)e = seconds(), cudaSuccess; }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) {
     return *ms = (float)(1e3 * (*(double *)b - *(double *)a)), cudaSuccess;
 }

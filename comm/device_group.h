@@ -1,0 +1,22 @@
+// The devices of a group's ranks, which exchange by themselves (NCCL, a module loaded at run time): operations are
+// queued on a stream of the device and may be recorded in its graphs. Sums have the same bits on every rank, and in
+// every run with the same ranks on the same machines.
+#pragma once
+#include "comm/comm.h"
+
+typedef struct device_group device_group;
+
+// On all ranks. `device`: the GPU's index on its host; `name`: its kind. `*out` is NULL, with YX_OK, for a group of one
+// and where NCCL cannot be loaded on some rank (said once: sums then pass through the host). Two ranks on one GPU, or
+// GPUs of different kinds, are YX_ERR_UNAVAILABLE, which names them.
+yx_status device_group_open(yx_group *g, int device, const char *name, device_group **out);
+void device_group_close(device_group *d);
+const char *device_group_library(const device_group *d);
+
+// `stream`: the backend's own handle (yx_ops.native_stream). data: device memory.
+yx_status device_group_all_reduce(device_group *d, void *data, size_t count, group_type type, group_op op,
+                                  void *stream);
+yx_status device_group_reduce_scatter(device_group *d, void *data, size_t count_each, group_type type, void *stream);
+yx_status device_group_all_gather(device_group *d, void *data, size_t bytes_each, void *stream);
+// Whether an exchange failed in the background, or another rank has ended: call it while waiting for the device.
+yx_status device_group_check(device_group *d);

@@ -1,0 +1,117 @@
+"""Several ranks over TCP: an optimizer that is sharded gives the bits of one that is not, also after a resume, and its checkpoint goes on
+with any number of ranks; uneven slices give what one rank gives; the size of a bucket changes nothing."""
+import json, os, shutil, subprocess, sys, tempfile
+import h5py, numpy as np
+from run_fixture import BINARY, ENVIRONMENT, log, make, run
+
+STOPPED = 75
+
+
+EMULATED = os.path.join(os.path.dirname(os.path.abspath(BINARY)), "emulated")
+
+
+def ranks_of(folder, ranks, config, out, *sets, steps=0, check=None, binary=BINARY):
+    """A run of so many ranks that meet by a file; its folder."""
+    meeting = f"{folder}/meet-{os.path.basename(out)}"
+    command = [binary, "train", "--config", config, *(["--max-steps", str(steps)] if steps else []), "--set", f"run_dir={out}", *sets]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                  env={**ENVIRONMENT, "YX_RANK": str(r), "YX_RANKS": str(ranks), "YX_RENDEZVOUS": f"file:{meeting}",
+                                       "EMULATED_GPUS": str(ranks)})
+                 for r in range(ranks)]
+    errors = [p.communicate(timeout=300)[1] for p in processes]
+    expected = (STOPPED if steps else 0) if check is None else check
+    assert all(p.returncode == expected for p in processes), ([p.returncode for p in processes], errors)
+    return out
+
+
+def checkpoint(out):
+    newest = open(f"{out}/checkpoints/LATEST").read().strip()
+    return f"{out}/checkpoints/{newest}"
+
+
+def bits(out):
+    return ({t["name"]: t["crc32c"] for t in json.load(open(f"{checkpoint(out)}/manifest.json"))["tensors"]},
+            [s["loss"] for s in log(out)])
+
+
+def values(out):
+    found = {}
+    with h5py.File(f"{checkpoint(out)}/state.h5") as file:
+        file.visititems(lambda n, d: found.update({n: d[()]}) if isinstance(d, h5py.Dataset) else None)
+    return found
+
+
+def test_shards(folder, config):
+    for precision in ("fp32", "bf16", "fp8"):
+        for ranks in (2, 3):
+            plain, sharded = (ranks_of(folder, ranks, config, f"{folder}/{precision}-{ranks}-{s}", f"training.precision={precision}",
+                                       f"training.shard_optimizer={s}", steps=30) for s in ("false", "true"))
+            a, b = bits(plain), bits(sharded)
+            assert a == b, (precision, ranks, [n for n in a[0] if a[0][n] != b[0][n]][:5], a[1][:4], b[1][:4])
+        print(f"{precision}: 2 and 3 ranks, 30 steps: the same bits with a sharded optimizer")
+    # Goes on: in the same way, and with another number of ranks and no shards.
+    whole = f"{folder}/fp8-3-true"
+    ranks_of(folder, 3, config, f"{folder}/parts", "training.precision=fp8", "training.shard_optimizer=true", steps=12)
+    shutil.copytree(f"{folder}/parts", f"{folder}/alone")
+    ranks_of(folder, 3, config, f"{folder}/parts", "training.precision=fp8", "training.shard_optimizer=true", steps=18)
+    assert bits(f"{folder}/parts") == bits(whole)
+    run("train", "--config", config, "--max-steps", 18, "--set", f"run_dir={folder}/alone", "training.precision=fp8", check=STOPPED)
+    a, b = log(whole), log(f"{folder}/alone")
+    assert [s["token_hash"] for s in a] == [s["token_hash"] for s in b]
+    assert max(abs(x["loss"] - y["loss"]) for x, y in zip(a, b)) < 1e-3
+    print("a sharded run resumes to the same bits, and on one rank")
+
+
+def test_buckets(folder, config):
+    runs = [ranks_of(folder, 2, config, f"{folder}/bucket{mb}", f"training.gradient_bucket_mb={mb}", "training.precision=fp32",
+                     "model.intermediate_size=4096", "model.num_layers=3", steps=4) for mb in (1, 64)]
+    a, b = map(values, runs)
+    assert all(np.allclose(a[n], b[n], rtol=0, atol=1e-6) for n in a) and len(a) > 20
+    print("buckets of 1 and 64 MB: the same weights")
+
+
+def test_uneven(folder, config):
+    """8 ranks; no stage's batch is a multiple of 8, some have fewer sequences than ranks."""
+    stages = [f"training.curriculum_stages.{i}.batch_size={b}" for i, b in enumerate((63, 30, 13, 11, 7, 5, 5, 3, 3, 1))]
+    run("train", "--config", config, "--max-steps", 60, "--set", f"run_dir={folder}/one", *stages, check=STOPPED)
+    eight = ranks_of(folder, 8, config, f"{folder}/eight", *stages, steps=60)
+    one, eight = log(f"{folder}/one"), log(eight)
+    assert [s["token_hash"] for s in one] == [s["token_hash"] for s in eight] and len({s["seq_len"] for s in one}) > 2
+    worst = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, eight))
+    assert worst < 1e-5, worst
+    print(f"8 ranks with uneven slices: the tokens of one rank in all {len(one)} steps, losses within {worst:.1e}")
+
+
+def test_devices(folder, config):
+    """Emulated GPUs that exchange through NCCL's interface, in recorded passes."""
+    if not os.path.exists(f"{EMULATED}/yxanul_nccl.so"):
+        print("no emulated GPUs in this build")
+        return
+    sets = ["training.device=cuda", "model.hidden_size=64", "model.num_layers=2", "model.num_attention_heads=6",
+            "model.num_key_value_heads=1", "model.head_dim=64", "model.intermediate_size=128", "model.embedding_rank=64",
+            "training.micro_batch_tokens=128", "training.gradient_bucket_mb=1"]
+    sets += [f"training.curriculum_stages.{i}.batch_size={max(1, 512 // t)}" for i, t in enumerate((8, 16, 32, 48, 64, 96, 128))]
+    sets += [f"training.curriculum_stages.{i}.seq_len=128" for i in (7, 8, 9)]
+    for precision in ("bf16", "fp8"):
+        more = [*sets, f"training.precision={precision}"]
+        plain, sharded = (ranks_of(folder, 2, config, f"{folder}/gpu-{precision}-{s}", *more, f"training.shard_optimizer={s}", steps=5,
+                                   binary=f"{EMULATED}/yxanul") for s in ("false", "true"))
+        a, b = bits(plain), bits(sharded)
+        assert a == b, (precision, [n for n in a[0] if a[0][n] != b[0][n]][:5], a[1], b[1])
+        one = ranks_of(folder, 1, config, f"{folder}/gpu-{precision}-one", *more, steps=5, binary=f"{EMULATED}/yxanul")
+        assert [s["token_hash"] for s in log(plain)] == [s["token_hash"] for s in log(one)]
+        worst = max(abs(x - y) for x, y in zip(a[1], bits(one)[1]))
+        assert worst < 2e-3, (a[1], bits(one)[1])
+        print(f"{precision}: 2 emulated GPUs: the same bits with a sharded optimizer; one rank's losses within {worst:.1e}")
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        config = make(folder)
+        test_shards(folder, config)
+        test_buckets(folder, config)
+        test_uneven(folder, config)
+        test_devices(folder, config)
+
+
+main()
