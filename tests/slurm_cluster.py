@@ -37,7 +37,7 @@ SlurmdTimeout=10
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0,sched_interval=2,bf_interval=2
 GresTypes=gpu
 {nodes}
-PartitionName=all Nodes=node[1-2] Default=YES MaxTime=60 State=UP
+PartitionName=all Nodes=node[1-2] Default=YES MaxTime=INFINITE State=UP
 """
 NODE = "NodeName={name} NodeAddr={address} CPUs={cpus} RealMemory=1000 State=UNKNOWN"
 
@@ -69,7 +69,7 @@ class Cluster:
     def __exit__(self, kind, *_):
         if kind and kind is not SystemExit:
             for name in ("slurmctld", "slurmd-node1", "slurmd-node2"):
-                print(f"--- {name}.log, its end", *open(f"{self.folder}/{name}.log").readlines()[-25:], sep="\n", file=sys.stderr)
+                print(f"--- the end of {name}.log\n", *open(f"{self.folder}/{name}.log").readlines()[-25:], sep="", file=sys.stderr)
         self.close()
 
     def _start(self, cpus):
@@ -118,7 +118,7 @@ class Cluster:
     def until(self, done, seconds, what):
         end = time.time() + seconds
         while not done():
-            assert time.time() < end, f"waited {seconds} s for {what}"
+            assert time.time() < end, f"waited {seconds} s for {what}\n{self.command('squeue', check=False)}"
             failed = [d.args for d in self.daemons if d.poll() not in (None, 0)]
             assert not failed, f"ended by itself: {failed}"
             time.sleep(0.1)
@@ -126,11 +126,10 @@ class Cluster:
     def nodes(self):
         return self.command("sinfo", "-h", "-N", "-o", "%T", check=False).split()
 
-    def submit(self, script, *options, folder, arguments=(), **variables):
-        """sbatch in `folder` with these options and environment variables; the job's number."""
-        exported = ",".join(["ALL", *(f"{k}={v}" for k, v in variables.items())])
-        out = self.command("sbatch", "--parsable", f"--export={exported}", *options, script, *arguments, cwd=folder)
-        return out.strip()
+    def submit(self, *command, folder, **variables):
+        """sbatch with these arguments and environment variables; the job's number."""
+        environment = {**self.environment, **{k: str(v) for k, v in variables.items()}}
+        return self.hosts["node1"].run("sbatch", "--parsable", *command, cwd=folder, env=environment).stdout.strip()
 
     def job(self, job):
         """What scontrol knows of a job: {"JobState": "RUNNING", "Restarts": "0", …}; of an array, of its first record."""
@@ -143,6 +142,7 @@ class Cluster:
             now = self.job(job)
             assert now["JobState"] not in ended, f"job {job}: {now['JobState']}, exit code {now['ExitCode']}"
             return now["JobState"] in states
+
         self.until(there, seconds, f"job {job} to be {'/'.join(states)}")
         return self.job(job)
 
