@@ -208,7 +208,7 @@ yx_status bench_loader_run(const yx_config *config, const bench_loader_options *
     yx_status status = YX_OK;
     bench_run r = {.config = config, .options = options};
     *out = (bench_loader){.rate = options->rate};
-    YX_CHECK(setup_open(config, 0, &r.setup));
+    YX_CHECK(setup_open(config, 0, 1, &r.setup));
     out->window_blocks = r.setup.plan.window_blocks;
     out->dataset_tokens = dataset_get_info(r.setup.train)->num_tokens;
     YX_CHECK(time_copies(&r, &out->copy_tokens));
