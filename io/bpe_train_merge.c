@@ -1,13 +1,15 @@
 // Follows the `tokenizers` library's BpeTrainer in what decides the result: the pair with the highest count first, then
 // the one with the smaller ids; counts are brought up to date when a pair reaches the top; a pair's own count stays as
 // it was when it is merged. Where that one keeps the words that hold a pair and rewrites them, this keeps the places in
-// one linked array, so that a sequence may be a document.
+// one array, so that a sequence may be a document. A token that covers several places stands at the first of them; the
+// second and the last one say how many they are, so that both neighbours are found without links.
 #include "io/bpe_train_merge.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { ARITY = 4, MAX_TOKEN_BYTES = 1 << 16 };
 static const uint64_t NO_PAIR = UINT64_MAX;
+static const uint32_t GAP = 1u << 31; // a place inside a token: GAP | number of the token's places
 static const uint64_t HASH_FACTOR = 0x9e3779b97f4a7c15u;
 
 typedef struct pair_count {
@@ -34,7 +36,6 @@ typedef struct trainer {
     const merge_limits *limits;
     train_vocab *vocab;
     merge_list *merges;
-    uint32_t *next, *previous;
     pair_count *pairs; // open addressing
     size_t n_pairs, n_slots;
     candidate *heap;
@@ -53,18 +54,12 @@ typedef struct trainer {
 
 // --- Texts -----------------------------------------------------------------------------------------------------------
 
-yx_status train_text_reserve(train_text *t, size_t more, bool with_words) {
-    if (t->size + more <= t->capacity) return YX_OK;
-    size_t capacity = (t->size + more) * 3 / 2;
-    if (capacity >= UINT32_MAX)
-        return yx_fail(YX_ERR_DATA, "the text has too many tokens to train on; take less of it");
-    uint32_t *symbol = realloc(t->symbol, capacity * sizeof *symbol);
-    if (symbol) t->symbol = symbol;
-    uint32_t *word = with_words ? realloc(t->word, capacity * sizeof *word) : NULL;
-    if (word) t->word = word;
-    if (!symbol || (with_words && !word))
-        return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", capacity);
-    t->capacity = capacity;
+yx_status train_text_new(train_text *t, size_t size) {
+    *t = (train_text){.symbol = malloc((size + 1) * sizeof *t->symbol), .word = malloc((size + 1) * sizeof *t->word)};
+    if (!t->symbol || !t->word) {
+        train_text_free(t);
+        return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", size);
+    }
     return YX_OK;
 }
 
@@ -74,7 +69,19 @@ void train_text_free(train_text *t) {
     *t = (train_text){0};
 }
 
-static int64_t weight_at(const train_text *t, uint32_t place) { return t->word ? t->count[t->word[place]] : 1; }
+static int64_t weight_at(const train_text *t, uint32_t place) { return t->count[t->word[place]]; }
+
+static inline bool is_gap(uint32_t symbol) { return symbol >= GAP && symbol != BPE_NONE; }
+
+static inline uint32_t next_place(const uint32_t *symbol, uint32_t place) {
+    uint32_t s = symbol[place + 1];
+    return is_gap(s) ? place + (s - GAP) : place + 1;
+}
+
+static inline uint32_t previous_place(const uint32_t *symbol, uint32_t place) {
+    uint32_t s = symbol[place - 1];
+    return is_gap(s) ? place - (s - GAP) : place - 1;
+}
 
 // --- Counts ----------------------------------------------------------------------------------------------------------
 
@@ -186,18 +193,6 @@ static int64_t least_count(const trainer *t) { return t->limits->min_frequency >
 
 // --- The first count -------------------------------------------------------------------------------------------------
 
-static yx_status link_places(trainer *t) {
-    size_t n = t->text->size;
-    t->next = malloc((n + 1) * sizeof *t->next);
-    t->previous = malloc((n + 1) * sizeof *t->previous);
-    if (!t->next || !t->previous) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", n);
-    for (size_t i = 0; i < n; i++) {
-        t->next[i] = (uint32_t)i + 1;
-        t->previous[i] = (uint32_t)i - 1;
-    }
-    return YX_OK;
-}
-
 static yx_status count_pairs(trainer *t) {
     const uint32_t *symbol = t->text->symbol;
     for (size_t i = 0; i + 1 < t->text->size; i++) {
@@ -273,9 +268,10 @@ static yx_status add_event(trainer *t, uint32_t group, uint32_t place) {
 // Joins the tokens at `place` and behind it into `new`.
 static yx_status merge_place(trainer *t, uint32_t place, uint32_t new) {
     yx_status status = YX_OK;
-    uint32_t *symbol = t->text->symbol, right = t->next[place], before = t->previous[place], after = t->next[right];
-    int64_t weight = weight_at(t->text, place);
+    uint32_t *symbol = t->text->symbol, right = next_place(symbol, place), after = next_place(symbol, right);
+    uint32_t before = place > 0 ? previous_place(symbol, place) : place, size = after - place;
     uint32_t before_symbol = place > 0 ? symbol[before] : BPE_NONE, after_symbol = symbol[after];
+    int64_t weight = weight_at(t->text, place);
     if (before_symbol != BPE_NONE) {
         YX_CHECK(change_count(t, before_symbol, symbol[place], -weight));
         YX_CHECK(change_count(t, before_symbol, new, weight));
@@ -287,9 +283,8 @@ static yx_status merge_place(trainer *t, uint32_t place, uint32_t new) {
         YX_CHECK(add_event(t, after_symbol == new ? 2 * new : 2 * after_symbol + 1, place));
     }
     symbol[place] = new;
-    symbol[right] = BPE_NONE;
-    t->next[place] = after;
-    t->previous[after] = place;
+    symbol[right] = GAP; // no longer a token
+    symbol[place + 1] = symbol[after - 1] = GAP | size;
 fail:
     return status;
 }
@@ -299,7 +294,7 @@ static yx_status merge_places(trainer *t, const candidate *c, uint32_t new) {
     uint32_t left = (uint32_t)(c->pair >> 32), right = (uint32_t)c->pair;
     for (uint32_t i = 0; i < c->n_places; i++) {
         uint32_t place = c->places[i];
-        if (symbol[place] != left || symbol[t->next[place]] != right) continue;
+        if (symbol[place] != left || symbol[next_place(symbol, place)] != right) continue;
         yx_status status = merge_place(t, place, new);
         if (status != YX_OK) return status;
     }
@@ -365,7 +360,7 @@ static yx_status make_token(trainer *t, uint64_t pair, uint32_t *id) {
     return train_vocab_add(t->vocab, t->token, left_size + right_size, id);
 }
 
-static yx_status add_merge(merge_list *list, uint64_t pair, uint32_t result) {
+yx_status merge_list_add(merge_list *list, bpe_merge merge) {
     if (list->count == list->capacity) {
         size_t capacity = list->capacity ? list->capacity * 2 : 1024;
         bpe_merge *grown = realloc(list->merges, capacity * sizeof *grown);
@@ -373,7 +368,7 @@ static yx_status add_merge(merge_list *list, uint64_t pair, uint32_t result) {
         list->merges = grown;
         list->capacity = capacity;
     }
-    list->merges[list->count++] = (bpe_merge){(uint32_t)(pair >> 32), (uint32_t)pair, result};
+    list->merges[list->count++] = merge;
     return YX_OK;
 }
 
@@ -381,7 +376,7 @@ static yx_status merge_candidate(trainer *t, const candidate *c) {
     yx_status status = YX_OK;
     uint32_t new = 0;
     YX_CHECK(make_token(t, c->pair, &new));
-    YX_CHECK(add_merge(t->merges, c->pair, new));
+    YX_CHECK(merge_list_add(t->merges, (bpe_merge){(uint32_t)(c->pair >> 32), (uint32_t)c->pair, new}));
     YX_CHECK(reserve_groups(t));
     YX_CHECK(merge_places(t, c, new));
     YX_CHECK(new_candidates(t, new));
@@ -392,8 +387,6 @@ fail:
 static void trainer_free(trainer *t) {
     for (size_t i = 0; i < t->heap_size; i++)
         if (t->heap[i].owned) free(t->heap[i].places);
-    free(t->next);
-    free(t->previous);
     free(t->pairs);
     free(t->heap);
     free(t->first_places);
@@ -408,7 +401,7 @@ yx_status train_merge(train_text *text, const merge_limits *limits, train_vocab 
     yx_status status = YX_OK;
     trainer t = {.text = text, .limits = limits, .vocab = vocab, .merges = merges};
     candidate top;
-    YX_CHECK(link_places(&t));
+    if (text->size >= BPE_NONE) YX_FAIL(YX_ERR_DATA, "the text has too many tokens to train on; take less of it");
     YX_CHECK(grow_pairs(&t));
     YX_CHECK(count_pairs(&t));
     YX_CHECK(list_places(&t));

@@ -15,6 +15,10 @@ typedef struct train_vocab {
 
 // The id of a token with these bytes, which is made if there is none. `*id` may be NULL.
 yx_status train_vocab_add(train_vocab *v, const uint8_t *bytes, size_t size, uint32_t *id);
+// The id of the token with these bytes, BPE_NONE when there is none.
+uint32_t train_vocab_find(const train_vocab *v, const uint8_t *bytes, size_t size);
+// Forgets the tokens from id `size` on.
+void train_vocab_truncate(train_vocab *v, uint32_t size);
 void train_vocab_free(train_vocab *v);
 
 typedef struct merge_list {
@@ -22,15 +26,18 @@ typedef struct merge_list {
     size_t count, capacity;
 } merge_list;
 
-// Sequences of ids, each followed by BPE_NONE. `word`, when there is one, tells for each position whose count it has.
+yx_status merge_list_add(merge_list *list, bpe_merge merge);
+
+// Sequences of ids, each followed by BPE_NONE. `word` tells for each position whose count it has.
 typedef struct train_text {
     uint32_t *symbol;
-    size_t size, capacity; // less than 2^32
+    size_t size; // less than 2^32 - 1
     uint32_t *word;
-    const int64_t *count; // [word]; without `word` everything counts once
+    const int64_t *count; // [word]
 } train_text;
 
-yx_status train_text_reserve(train_text *t, size_t more, bool with_words);
+// Room for `size` positions, none of them taken.
+yx_status train_text_new(train_text *t, size_t size);
 void train_text_free(train_text *t);
 
 typedef struct merge_limits {

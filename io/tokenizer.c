@@ -157,6 +157,8 @@ int64_t tokenizer_eot(const yx_tokenizer *t) { return t->parts.eot; }
 const char *tokenizer_sha256(const yx_tokenizer *t) { return t->sha256; }
 const char *tokenizer_name(const yx_tokenizer *t) { return t->name; }
 const char *tokenizer_path(const yx_tokenizer *t) { return t->path; }
+const tokenizer_parts *tokenizer_get_parts(const yx_tokenizer *t) { return &t->parts; }
+
 size_t tokenizer_merge_count(const yx_tokenizer *t) { return t->parts.n_merges; }
 yx_status tokenizer_explain(const yx_tokenizer *t, char **out) { return split_explain(t->parts.plan, out); }
 size_t tokenizer_word_merges(const yx_tokenizer *t) { return bpe_word_merges(t->bpe); }

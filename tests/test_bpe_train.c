@@ -24,6 +24,11 @@ typedef struct list {
     bool fails;
 } list;
 
+static yx_status begin_again(void *context) {
+    ((list *)context)->at = 0;
+    return YX_OK;
+}
+
 static yx_status next(void *context, const char **text, size_t *size) {
     list *l = context;
     if (l->fails) return yx_fail(YX_ERR_IO, "the disk is gone");
@@ -40,7 +45,7 @@ static char *make_folder(void) {
 
 static yx_status train(list documents, const bpe_train_options *options, yx_tokenizer **t, bpe_train_report *report) {
     char *folder = make_folder();
-    yx_status status = bpe_train((bpe_documents){next, &documents}, options, folder, report);
+    yx_status status = bpe_train((bpe_documents){next, begin_again, &documents}, options, folder, report);
     if (status == YX_OK) {
         if (tokenizer_load(folder, t) != YX_OK) fail_msg("%s", yx_message());
     } else {
