@@ -9,7 +9,10 @@
 
 enum { ARITY = 4, MAX_TOKEN_BYTES = 1 << 16 };
 static const uint64_t NO_PAIR = UINT64_MAX;
-static const uint32_t GAP = 1u << 31; // a place inside a token: GAP | number of the token's places
+
+// What stands at a place: the token's id, and above it the count of the sequence where that is small (0: its end tells
+// it); or, inside a token, GAP | number of the token's places; or an end.
+static const uint32_t GAP = 1u << 31, COUNT_UNIT = BPE_MAX_IDS, MAX_COUNT = 0xff;
 static const uint64_t HASH_FACTOR = 0x9e3779b97f4a7c15u;
 
 typedef struct pair_count {
@@ -44,6 +47,7 @@ typedef struct trainer {
     event *events;
     size_t n_events, event_capacity;
     uint32_t *group_size; // [2 * tokens] of this step's events
+    int64_t *group_count; // what they add up to
     uint32_t **group_places;
     uint32_t group_capacity;
     uint32_t *groups; // those in use
@@ -54,24 +58,9 @@ typedef struct trainer {
 
 // --- Texts -----------------------------------------------------------------------------------------------------------
 
-yx_status train_text_new(train_text *t, size_t size) {
-    *t = (train_text){.symbol = malloc((size + 1) * sizeof *t->symbol), .word = malloc((size + 1) * sizeof *t->word)};
-    if (!t->symbol || !t->word) {
-        train_text_free(t);
-        return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", size);
-    }
-    return YX_OK;
-}
-
-void train_text_free(train_text *t) {
-    free(t->symbol);
-    free(t->word);
-    *t = (train_text){0};
-}
-
-static int64_t weight_at(const train_text *t, uint32_t place) { return t->count[t->word[place]]; }
-
-static inline bool is_gap(uint32_t symbol) { return symbol >= GAP && symbol != BPE_NONE; }
+static inline bool is_end(uint32_t symbol) { return symbol >= TRAIN_END; }
+static inline bool is_gap(uint32_t symbol) { return symbol >= GAP && symbol < TRAIN_END; }
+static inline uint32_t id_of(uint32_t symbol) { return symbol & (COUNT_UNIT - 1); }
 
 static inline uint32_t next_place(const uint32_t *symbol, uint32_t place) {
     uint32_t s = symbol[place + 1];
@@ -82,6 +71,25 @@ static inline uint32_t previous_place(const uint32_t *symbol, uint32_t place) {
     uint32_t s = symbol[place - 1];
     return is_gap(s) ? place - (s - GAP) : place - 1;
 }
+
+// Of the sequence that the token at `place` is in.
+static int64_t count_at(const uint32_t *symbol, uint32_t place) {
+    uint32_t count = symbol[place] / COUNT_UNIT;
+    if (count > 0) return count;
+    while (!is_end(symbol[place])) place = next_place(symbol, place);
+    return symbol[place] - TRAIN_END;
+}
+
+// Writes the counts into the places.
+static void spread_counts(train_text *t) {
+    uint32_t count = 0;
+    for (size_t i = t->size; i-- > 0;) {
+        if (!is_end(t->symbol[i])) t->symbol[i] += count * COUNT_UNIT;
+        else count = t->symbol[i] - TRAIN_END <= MAX_COUNT ? t->symbol[i] - TRAIN_END : 0;
+    }
+}
+
+static inline bool has_pair(const uint32_t *symbol, size_t i) { return !is_end(symbol[i]) && !is_end(symbol[i + 1]); }
 
 // --- Counts ----------------------------------------------------------------------------------------------------------
 
@@ -122,11 +130,10 @@ static yx_status count_of(trainer *t, uint64_t pair, pair_count **out) {
     return YX_OK;
 }
 
-static yx_status change_count(trainer *t, uint32_t left, uint32_t right, int64_t change) {
-    pair_count *c = NULL;
-    yx_status status = count_of(t, make_pair(left, right), &c);
-    if (status == YX_OK) c->count += change;
-    return status;
+// A pair that is not known stays so.
+static void lower_count(trainer *t, uint32_t left, uint32_t right, int64_t by) {
+    pair_count *c = &t->pairs[find_slot(t->pairs, t->n_slots, make_pair(left, right))];
+    if (c->pair != NO_PAIR) c->count -= by;
 }
 
 // --- Candidates ------------------------------------------------------------------------------------------------------
@@ -196,11 +203,11 @@ static int64_t least_count(const trainer *t) { return t->limits->min_frequency >
 static yx_status count_pairs(trainer *t) {
     const uint32_t *symbol = t->text->symbol;
     for (size_t i = 0; i + 1 < t->text->size; i++) {
-        if (symbol[i] == BPE_NONE || symbol[i + 1] == BPE_NONE) continue;
+        if (!has_pair(symbol, i)) continue;
         pair_count *c = NULL;
-        yx_status status = count_of(t, make_pair(symbol[i], symbol[i + 1]), &c);
+        yx_status status = count_of(t, make_pair(id_of(symbol[i]), id_of(symbol[i + 1])), &c);
         if (status != YX_OK) return status;
-        c->count += weight_at(t->text, (uint32_t)i);
+        c->count += count_at(symbol, (uint32_t)i);
         c->places++;
     }
     return YX_OK;
@@ -218,8 +225,8 @@ static yx_status list_places(trainer *t) {
     t->first_places = malloc((start + 1) * sizeof *t->first_places);
     if (!t->first_places) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the places of %zu pairs", (size_t)start);
     for (size_t i = 0; i + 1 < t->text->size; i++) {
-        if (symbol[i] == BPE_NONE || symbol[i + 1] == BPE_NONE) continue;
-        size_t slot = find_slot(t->pairs, t->n_slots, make_pair(symbol[i], symbol[i + 1]));
+        if (!has_pair(symbol, i)) continue;
+        size_t slot = find_slot(t->pairs, t->n_slots, make_pair(id_of(symbol[i]), id_of(symbol[i + 1])));
         t->first_places[t->pairs[slot].places++] = (uint32_t)i;
     }
     return YX_OK;
@@ -243,7 +250,7 @@ static yx_status first_candidates(trainer *t) {
 
 // --- One merge -------------------------------------------------------------------------------------------------------
 
-static yx_status add_event(trainer *t, uint32_t group, uint32_t place) {
+static yx_status add_event(trainer *t, uint32_t group, uint32_t place, int64_t count) {
     if (t->n_events == t->event_capacity) {
         size_t capacity = t->event_capacity ? t->event_capacity * 2 : 1024;
         event *grown = realloc(t->events, capacity * sizeof *grown);
@@ -262,7 +269,14 @@ static yx_status add_event(trainer *t, uint32_t group, uint32_t place) {
         t->groups[t->n_groups++] = group;
     }
     t->events[t->n_events++] = (event){group, place};
+    t->group_count[group] += count;
     return YX_OK;
+}
+
+// A pair that is no more; with `new` in it, it may be one of this step.
+static void drop_pair(trainer *t, uint32_t left, uint32_t right, uint32_t new, int64_t count) {
+    if (left == new && t->group_size[2 * right + 1] > 0) t->group_count[2 * right + 1] -= count;
+    else lower_count(t, left, right, count);
 }
 
 // Joins the tokens at `place` and behind it into `new`.
@@ -270,19 +284,18 @@ static yx_status merge_place(trainer *t, uint32_t place, uint32_t new) {
     yx_status status = YX_OK;
     uint32_t *symbol = t->text->symbol, right = next_place(symbol, place), after = next_place(symbol, right);
     uint32_t before = place > 0 ? previous_place(symbol, place) : place, size = after - place;
-    uint32_t before_symbol = place > 0 ? symbol[before] : BPE_NONE, after_symbol = symbol[after];
-    int64_t weight = weight_at(t->text, place);
-    if (before_symbol != BPE_NONE) {
-        YX_CHECK(change_count(t, before_symbol, symbol[place], -weight));
-        YX_CHECK(change_count(t, before_symbol, new, weight));
-        YX_CHECK(add_event(t, 2 * before_symbol, before));
+    int64_t count = count_at(symbol, place);
+    if (before < place && !is_end(symbol[before])) {
+        uint32_t id = id_of(symbol[before]);
+        drop_pair(t, id, id_of(symbol[place]), new, count);
+        YX_CHECK(add_event(t, 2 * id, before, count));
     }
-    if (after_symbol != BPE_NONE) {
-        YX_CHECK(change_count(t, symbol[right], after_symbol, -weight));
-        YX_CHECK(change_count(t, new, after_symbol, weight));
-        YX_CHECK(add_event(t, after_symbol == new ? 2 * new : 2 * after_symbol + 1, place));
+    if (!is_end(symbol[after])) {
+        uint32_t id = id_of(symbol[after]);
+        lower_count(t, id_of(symbol[right]), id, count);
+        YX_CHECK(add_event(t, id == new ? 2 * new : 2 * id + 1, place, count));
     }
-    symbol[place] = new;
+    symbol[place] += new - id_of(symbol[place]);
     symbol[right] = GAP; // no longer a token
     symbol[place + 1] = symbol[after - 1] = GAP | size;
 fail:
@@ -294,7 +307,9 @@ static yx_status merge_places(trainer *t, const candidate *c, uint32_t new) {
     uint32_t left = (uint32_t)(c->pair >> 32), right = (uint32_t)c->pair;
     for (uint32_t i = 0; i < c->n_places; i++) {
         uint32_t place = c->places[i];
-        if (symbol[place] != left || symbol[next_place(symbol, place)] != right) continue;
+        if (symbol[place] >= GAP || id_of(symbol[place]) != left) continue;
+        uint32_t next = symbol[next_place(symbol, place)];
+        if (is_end(next) || id_of(next) != right) continue;
         yx_status status = merge_place(t, place, new);
         if (status != YX_OK) return status;
     }
@@ -308,23 +323,43 @@ static yx_status reserve_groups(trainer *t) {
     if (size) t->group_size = size;
     uint32_t **places = realloc(t->group_places, 2 * (size_t)capacity * sizeof *places);
     if (places) t->group_places = places;
-    if (!size || !places) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %u tokens", capacity);
-    memset(size + 2 * (size_t)t->group_capacity, 0, 2 * (size_t)(capacity - t->group_capacity) * sizeof *size);
+    int64_t *count = realloc(t->group_count, 2 * (size_t)capacity * sizeof *count);
+    if (count) t->group_count = count;
+    if (!size || !places || !count) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %u tokens", capacity);
+    size_t old = 2 * (size_t)t->group_capacity, more = 2 * (size_t)(capacity - t->group_capacity);
+    memset(size + old, 0, more * sizeof *size);
+    memset(count + old, 0, more * sizeof *count);
     t->group_capacity = capacity;
+    return YX_OK;
+}
+
+// Adds what this step made of a pair to its count; `*kept`: the pair may be merged later.
+static yx_status count_group(trainer *t, uint32_t group, uint64_t pair, int64_t *count, bool *kept) {
+    pair_count *c = &t->pairs[find_slot(t->pairs, t->n_slots, pair)];
+    *count = t->group_count[group] + (c->pair == NO_PAIR ? 0 : c->count);
+    *kept = *count >= least_count(t) && is_allowed(t, pair);
+    if (c->pair == NO_PAIR) {
+        if (!*kept && t->limits->forget_rare) return YX_OK;
+        yx_status status = count_of(t, pair, &c);
+        if (status != YX_OK) return status;
+    }
+    c->count = *count;
     return YX_OK;
 }
 
 // Turns one group of events into a candidate whose places are filled in by the caller.
 static yx_status group_candidate(trainer *t, uint32_t group, uint32_t new) {
-    uint32_t other = group / 2;
+    uint32_t other = group / 2, *places = NULL;
     uint64_t pair = group % 2 ? make_pair(new, other) : make_pair(other, new);
-    int64_t count = t->pairs[find_slot(t->pairs, t->n_slots, pair)].count;
+    int64_t count;
+    bool kept;
     t->group_places[group] = NULL;
-    if (count < least_count(t) || !is_allowed(t, pair)) return YX_OK;
-    uint32_t *places = malloc(t->group_size[group] * sizeof *places);
+    yx_status status = count_group(t, group, pair, &count, &kept);
+    if (status != YX_OK || !kept) return status;
+    places = malloc(t->group_size[group] * sizeof *places);
     if (!places) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the places of a pair");
     t->group_places[group] = places;
-    yx_status status = push_candidate(t, (candidate){count, pair, places, t->group_size[group], true});
+    status = push_candidate(t, (candidate){count, pair, places, t->group_size[group], true});
     if (status != YX_OK) free(places);
     return status;
 }
@@ -339,7 +374,7 @@ static yx_status new_candidates(trainer *t, uint32_t new) {
         uint32_t **places = &t->group_places[t->events[i].group];
         if (*places) *(*places)++ = t->events[i].place;
     }
-    for (size_t i = 0; i < t->n_groups; i++) t->group_size[t->groups[i]] = 0;
+    for (size_t i = 0; i < t->n_groups; i++) t->group_size[t->groups[i]] = 0, t->group_count[t->groups[i]] = 0;
     t->n_groups = t->n_events = 0;
     return YX_OK;
 }
@@ -392,6 +427,7 @@ static void trainer_free(trainer *t) {
     free(t->first_places);
     free(t->events);
     free(t->group_size);
+    free(t->group_count);
     free(t->group_places);
     free(t->groups);
     free(t->token);
@@ -402,6 +438,7 @@ yx_status train_merge(train_text *text, const merge_limits *limits, train_vocab 
     trainer t = {.text = text, .limits = limits, .vocab = vocab, .merges = merges};
     candidate top;
     if (text->size >= BPE_NONE) YX_FAIL(YX_ERR_DATA, "the text has too many tokens to train on; take less of it");
+    spread_counts(text);
     YX_CHECK(grow_pairs(&t));
     YX_CHECK(count_pairs(&t));
     YX_CHECK(list_places(&t));

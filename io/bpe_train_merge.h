@@ -28,22 +28,19 @@ typedef struct merge_list {
 
 yx_status merge_list_add(merge_list *list, bpe_merge merge);
 
-// Sequences of ids, each followed by BPE_NONE. `word` tells for each position whose count it has.
+// Sequences of ids, each followed by TRAIN_END | how often it stands in the text, from 1 to TRAIN_MAX_COUNT.
+#define TRAIN_END 0xc0000000u
+enum { TRAIN_MAX_COUNT = 0x3fffffff };
 typedef struct train_text {
     uint32_t *symbol;
     size_t size; // less than 2^32 - 1
-    uint32_t *word;
-    const int64_t *count; // [word]
 } train_text;
-
-// Room for `size` positions, none of them taken.
-yx_status train_text_new(train_text *t, size_t size);
-void train_text_free(train_text *t);
 
 typedef struct merge_limits {
     uint32_t vocab_size;
     int64_t min_frequency;
-    int max_words; // no token may touch more words; 0: any number
+    int max_words;    // no token may touch more words; 0: any number
+    bool forget_rare; // a new pair below min_frequency is not remembered, should the same pair be made once more
 } merge_limits;
 
 // Adds merges and tokens until a limit is reached. `text` is used up.

@@ -63,25 +63,32 @@ fail:
 
 // --- Merging ---------------------------------------------------------------------------------------------------------
 
-// The words in bytes, or in the tokens of the base.
-static yx_status fill_text(const trainer *t, const bpe *b, bpe_scratch *s, train_text *text, int64_t *counts) {
+// A word in bytes, or in the tokens of the base; returns how many places it takes.
+static size_t fill_word(const trainer *t, const bpe *b, bpe_scratch *s, const word_entry *word, uint32_t *out) {
+    const uint8_t *bytes = t->words.words.blob + word->offset;
+    if (b) return bpe_encode(b, s, bytes, word->size, out);
+    for (size_t k = 0; k < word->size; k++) out[k] = t->byte_id[bytes[k]];
+    return word->size;
+}
+
+// A count that is too large for one sequence is divided between several.
+static size_t count_parts(const word_entry *word) { return (size_t)((word->count - 1) / TRAIN_MAX_COUNT + 1); }
+
+static yx_status fill_text(const trainer *t, const bpe *b, bpe_scratch *s, train_text *text) {
     const word_counts *words = &t->words.words;
+    size_t room = 0;
+    for (size_t i = 0; i < words->n_words; i++) room += (words->words[i].size + 1) * count_parts(&words->words[i]);
+    text->symbol = malloc((room + 1) * sizeof *text->symbol);
+    if (!text->symbol) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", room);
     for (size_t i = 0; i < words->n_words; i++) {
-        const word_entry *word = &words->words[i];
-        const uint8_t *bytes = words->blob + word->offset;
-        size_t n = word->size;
-        counts[i] = word->count;
-        if (b) {
-            yx_status status = bpe_reserve(s, n);
-            if (status != YX_OK) return status;
-            n = bpe_encode(b, s, bytes, n, text->symbol + text->size);
-        } else {
-            for (size_t k = 0; k < n; k++) text->symbol[text->size + k] = t->byte_id[bytes[k]];
+        yx_status status = b ? bpe_reserve(s, words->words[i].size) : YX_OK;
+        if (status != YX_OK) return status;
+        for (int64_t count = words->words[i].count, part; count > 0; count -= part) {
+            part = count < TRAIN_MAX_COUNT ? count : TRAIN_MAX_COUNT;
+            text->size += fill_word(t, b, s, &words->words[i], text->symbol + text->size);
+            text->symbol[text->size++] = TRAIN_END | (uint32_t)part;
         }
-        text->symbol[text->size + n] = BPE_NONE;
-        for (size_t k = 0; k <= n; k++) text->word[text->size++] = (uint32_t)i;
     }
-    text->count = counts;
     return YX_OK;
 }
 
@@ -91,23 +98,19 @@ static yx_status merge_words(trainer *t) {
     token_table tokens = {0};
     bpe *b = NULL;
     bpe_scratch *s = NULL;
-    merge_limits limits = {t->options.transition, t->options.min_frequency, 0};
-    int64_t *counts = malloc((t->words.words.n_words + 1) * sizeof *counts);
-    if (!counts) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %zu words", t->words.words.n_words);
+    merge_limits limits = {t->options.transition, t->options.min_frequency, 0, false};
     if (t->base) {
         YX_CHECK(train_view_tokens(t, &tokens));
         YX_CHECK(bpe_new(&tokens, t->merges.merges, t->merges.count, false, &b));
         YX_CHECK(bpe_scratch_new(&s));
     }
-    YX_CHECK(train_text_new(&text, t->words.words.blob_size + t->words.words.n_words));
-    YX_CHECK(fill_text(t, b, s, &text, counts));
+    YX_CHECK(fill_text(t, b, s, &text));
     YX_CHECK(train_merge(&text, &limits, &t->vocab, &t->merges));
 fail:
-    train_text_free(&text);
+    free(text.symbol);
     bpe_scratch_free(s);
     bpe_free(b);
     free(tokens.is_text);
-    free(counts);
     return status;
 }
 

@@ -3,6 +3,7 @@
 // often. So the text is cut between such pairs, what is left is kept once with its count, and merging looks at no pair
 // below that number. When it would have to, everything is done again with a smaller one.
 #include "io/bpe_train_encode.h"
+#include "io/bpe_train_segments.h"
 #include "io/bpe_train_state.h"
 #include <stdlib.h>
 #include <string.h>
@@ -51,23 +52,20 @@ fail:
 // --- Segments --------------------------------------------------------------------------------------------------------
 
 // Adds the parts of a sequence of `n` tokens that no pair below `least` lies in.
-static yx_status add_segments(word_counts *segments, const pair_sketch *sketch, uint32_t *ids, size_t n,
+static yx_status add_segments(segment_set *segments, const pair_sketch *sketch, const uint32_t *ids, size_t n,
                               uint32_t least) {
     for (size_t begin = 0, end; begin < n; begin = end) {
         for (end = begin + 1; end < n; end++)
             if (pair_sketch_most(sketch, ids[end - 1], ids[end]) < least) break;
         if (end - begin < 2) continue;
-        uint32_t behind = ids[end];
-        ids[end] = BPE_NONE; // the end of a segment belongs to it
-        yx_status status = words_add(segments, (const uint8_t *)(ids + begin), (end - begin + 1) * sizeof *ids);
-        ids[end] = behind;
+        yx_status status = segments_add(segments, ids + begin, end - begin);
         if (status != YX_OK) return status;
     }
     return YX_OK;
 }
 
 // Frees the blocks on the way.
-static yx_status count_segments(text_encoder *e, uint32_t least, word_counts *segments) {
+static yx_status count_segments(text_encoder *e, uint32_t least, segment_set *segments) {
     yx_status status = YX_OK;
     for (token_block *block; status == YX_OK && (block = e->blocks); free(block)) {
         e->blocks = block->next;
@@ -76,38 +74,7 @@ static yx_status count_segments(text_encoder *e, uint32_t least, word_counts *se
             status = add_segments(segments, e->sketch, block->ids + i, n, least);
         }
     }
-    return status;
-}
-
-// The segments' bytes are the text as merging wants it; they move there.
-static yx_status make_text(word_counts *segments, train_text *text, int64_t **counts) {
-    size_t size = segments->blob_size / sizeof *text->symbol;
-    *counts = malloc((segments->n_words + 1) * sizeof **counts);
-    text->word = malloc((size + 1) * sizeof *text->word);
-    if (!*counts || !text->word) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", size);
-    for (size_t i = 0; i < segments->n_words; i++) {
-        (*counts)[i] = segments->words[i].count;
-        for (size_t k = 0; k < segments->words[i].size / sizeof *text->symbol; k++)
-            text->word[text->size++] = (uint32_t)i;
-    }
-    text->symbol = (uint32_t *)(void *)segments->blob;
-    text->count = *counts;
-    segments->blob = NULL;
-    words_free(segments);
-    return YX_OK;
-}
-
-static yx_status merge_segments(trainer *t, word_counts *segments, int64_t least) {
-    yx_status status = YX_OK;
-    train_text text = {0};
-    int64_t *counts = NULL;
-    merge_limits limits = {t->options.vocab_size, least, t->options.max_superword_words};
-    YX_CHECK(make_text(segments, &text, &counts));
-    t->report->places = (int64_t)text.size;
-    YX_CHECK(train_merge(&text, &limits, &t->vocab, &t->merges));
-fail:
-    train_text_free(&text);
-    free(counts);
+    segments_finish(segments);
     return status;
 }
 
@@ -123,7 +90,7 @@ static size_t sketch_size(int64_t bytes) {
 static yx_status attempt(trainer *t, int64_t *least) {
     yx_status status = YX_OK;
     pair_sketch sketch = {0};
-    word_counts segments = {0};
+    segment_set segments = {0};
     text_encoder e = {.threads = t->options.threads, .sketch = &sketch};
     int64_t min_frequency = t->options.min_frequency;
     double start = now();
@@ -136,11 +103,13 @@ static yx_status attempt(trainer *t, int64_t *least) {
     pair_sketch_free(&sketch);
     t->report->text_seconds += now() - start;
     start = now();
-    YX_CHECK(merge_segments(t, &segments, *least));
+    merge_limits limits = {t->options.vocab_size, *least, t->options.max_superword_words, true};
+    t->report->places = (int64_t)segments.text.size;
+    YX_CHECK(train_merge(&segments.text, &limits, &t->vocab, &t->merges));
     t->report->superword_seconds += now() - start;
     t->report->least_pair = *least;
 fail:
-    words_free(&segments);
+    segments_free(&segments);
     token_blocks_free(e.blocks);
     pair_sketch_free(&sketch);
     return status;
