@@ -40,11 +40,29 @@ fail:
 
 // --- Another tokenizer -----------------------------------------------------------------------------------------------
 
+// A pre-tokenizer that leaves words together makes superwords already, or could.
+static yx_status check_words(const trainer *t, const split_plan *plan) {
+    static const char words[] = "space travel";
+    const split_piece *pieces;
+    const uint8_t *split;
+    size_t n = 0;
+    split_scratch *scratch = NULL;
+    yx_status status = split_scratch_new(&scratch);
+    if (status == YX_OK)
+        status = split_run(plan, scratch, (const uint8_t *)words, sizeof words - 1, &split, &pieces, &n);
+    split_scratch_free(scratch);
+    if (status == YX_OK && n < 2)
+        return yx_fail(YX_ERR_MISMATCH,
+                       "%s has superwords already, or does not cut between words: only a tokenizer of subwords can be "
+                       "extended",
+                       t->options.base);
+    return status;
+}
+
 static yx_status check_base(const trainer *t, const tokenizer_parts *parts) {
     const char *name = t->options.base;
-    if (tokenizer_superword_share(t->base) > 0)
-        return yx_fail(YX_ERR_MISMATCH, "%s has superwords already: only a tokenizer of subwords can be extended",
-                       name);
+    yx_status status = check_words(t, parts->plan);
+    if (status != YX_OK) return status;
     if (parts->ignore_merges)
         return yx_fail(YX_ERR_MISMATCH,
                        "%s takes whole words from its vocabulary (ignore_merges), which text without "

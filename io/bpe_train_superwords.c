@@ -10,7 +10,7 @@
 #include <time.h>
 
 // How many of the text's pairs are looked at for each superword wanted; and by how much the bound falls.
-enum { PAIRS_PER_MERGE = 4, LOWER = 8, TEXT_PER_COUNT = 16 };
+enum { PAIRS_PER_MERGE = 3, LOWER = 8, TEXT_PER_COUNT = 16 };
 static const size_t MIN_COUNTS = 1 << 16, MAX_COUNTS = 1 << 28;
 
 static double now(void) {
