@@ -40,7 +40,7 @@ static const char help[] =
     "\n"
     "Numbers may end in k, M or G. A run that was stopped, started again with the same output and text, begins behind "
     "its\n"
-    "last finished stage. Superwords take about a byte of memory for each byte of text (docs/tokenizer.md).\n";
+    "last finished stage. Superwords take one to two bytes of memory for each byte of text (docs/tokenizer.md).\n";
 
 enum {
     OPT_INPUT = 1000,

@@ -51,15 +51,17 @@ typedef struct bpe_train_report {
     bool kept_words, kept_subwords; // taken from an earlier run
     uint32_t vocab_size;            // tokens made: less than asked for when the text has no more pairs
     uint32_t subword_merges, superword_merges;
-    int64_t tokens;                                     // of the text, where superwords begin
-    int64_t places;                                     // of them, those that a superword may hold, each segment once
-    int64_t least_pair;                                 // pairs rarer than this were left out
+    int64_t tokens;     // of the text, where superwords begin
+    int64_t places;     // of them, those that a superword may hold, each segment once
+    int64_t least_pair; // pairs rarer than this were left out
+    int attempts;       // how often superwords were begun: again where that was too many pairs
     double word_seconds, subword_seconds, text_seconds, // counting; merging; encoding for superwords; merging
         superword_seconds;
 } bpe_train_report;
 
-// Trains, and writes `folder`/tokenizer.json (the folder is made). The second stage takes about 1 byte of memory for
-// each byte of text. Ends early, with a warning, where the text has too little for vocab_size.
+// Trains, and writes `folder`/tokenizer.json (the folder is made). The second stage takes one to two bytes of
+// memory for each byte of text (docs/tokenizer.md). Ends early, with a warning, where the text has too little for
+// vocab_size.
 yx_status bpe_train(bpe_documents documents, const bpe_train_options *options, const char *folder,
                     bpe_train_report *report);
 

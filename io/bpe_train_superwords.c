@@ -108,6 +108,7 @@ static yx_status attempt(trainer *t, int64_t *least) {
     YX_CHECK(train_merge(&segments.text, &limits, &t->vocab, &t->merges));
     t->report->superword_seconds += now() - start;
     t->report->least_pair = *least;
+    t->report->attempts++;
 fail:
     segments_free(&segments);
     token_blocks_free(e.blocks);

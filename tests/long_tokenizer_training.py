@@ -124,12 +124,16 @@ def check_scale(corpus, folder):
             print(f"V = {vocab}, t = {transition}, {size / 1e6:.0f} MB{' (varied copies)' if size > REAL else ''}: {seconds:.1f} s, "
                   f"{memory / 1e6:.0f} MB of memory, {memory / size:.2f} bytes a byte", flush=True)
             print("    " + "\n    ".join(line for line in printed.splitlines() if line.split()[0] in ("words", "subwords", "superwords")))
-        (x0, m0), (x1, m1) = ((r[2], r[4]) for r in rows[-2:])
-        slope = (m1 - m0) / (x1 - x0)
-        print(f"  memory grows by {slope:.2f} bytes a byte from {x0 / 1e6:.0f} to {x1 / 1e6:.0f} MB: 10 GB would take "
-              f"{(m1 + slope * (GOAL - x1)) / 1e9:.1f} GB (extrapolated), bar {MEMORY_BAR / 1e9:.0f} GB")
-    return rows, all(r[4] + (r[4] - q[4]) / (r[2] - q[2]) * (GOAL - r[2]) <= MEMORY_BAR
-                     for q, r in ((rows[i - 1], rows[i]) for i in (len(SIZES) - 1, len(rows) - 1)))
+    estimates = []
+    for i in range(len(SETTINGS)):
+        part = rows[i * len(SIZES):(i + 1) * len(SIZES)]
+        real = [r for r in part if r[2] <= REAL][-2:]
+        for what, (q, r) in (("the real text's two largest sizes", real), ("the two largest sizes", part[-2:])):
+            slope = (r[4] - q[4]) / (r[2] - q[2])
+            estimates.append(r[4] + slope * (GOAL - r[2]))
+            print(f"V = {r[0]}, t = {r[1]}: by {what} memory grows by {slope:.2f} bytes a byte; 10 GB would take "
+                  f"{estimates[-1] / 1e9:.1f} GB (extrapolated), bar {MEMORY_BAR / 1e9:.0f} GB")
+    return rows, max(estimates) <= MEMORY_BAR
 
 
 # --- The drawing ------------------------------------------------------------------------------------------------------
