@@ -4,30 +4,15 @@
 // one array, so that a sequence may be a document. A token that covers several places stands at the first of them; the
 // second and the last one say how many they are, so that both neighbours are found without links.
 #include "io/bpe_train_merge.h"
+#include "io/bpe_train_pairs.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { ARITY = 4, MAX_TOKEN_BYTES = 1 << 16 };
-static const uint64_t NO_PAIR = UINT64_MAX;
+enum { MAX_TOKEN_BYTES = 1 << 16 };
 
 // What stands at a place: the token's id, and above it the count of the sequence where that is small (0: its end tells
 // it); or, inside a token, GAP | number of the token's places; or an end.
 static const uint32_t GAP = 1u << 31, COUNT_UNIT = BPE_MAX_IDS, MAX_COUNT = 0xff;
-static const uint64_t HASH_FACTOR = 0x9e3779b97f4a7c15u;
-
-typedef struct pair_count {
-    uint64_t pair; // left << 32 | right
-    int64_t count;
-    uint64_t places; // while the first lists are made: how many, then where
-} pair_count;
-
-typedef struct candidate {
-    int64_t count; // may be out of date, too high
-    uint64_t pair;
-    uint32_t *places; // positions of the left token, ascending; some may be gone
-    uint32_t n_places;
-    bool owned; // `places` is to be freed
-} candidate;
 
 // A place where the merge of this step made a new pair: group 2x has the pair (x, new), group 2x + 1 has (new, x).
 typedef struct event {
@@ -39,10 +24,8 @@ typedef struct trainer {
     const merge_limits *limits;
     train_vocab *vocab;
     merge_list *merges;
-    pair_count *pairs; // open addressing
-    size_t n_pairs, n_slots;
-    candidate *heap;
-    size_t heap_size, heap_capacity;
+    pair_table pairs;
+    candidate_heap heap;
     uint32_t *first_places; // what the first candidates' lists lie in
     event *events;
     size_t n_events, event_capacity;
@@ -91,100 +74,6 @@ static void spread_counts(train_text *t) {
 
 static inline bool has_pair(const uint32_t *symbol, size_t i) { return !is_end(symbol[i]) && !is_end(symbol[i + 1]); }
 
-// --- Counts ----------------------------------------------------------------------------------------------------------
-
-static inline uint64_t make_pair(uint32_t left, uint32_t right) { return (uint64_t)left << 32 | right; }
-
-static size_t find_slot(const pair_count *pairs, size_t n_slots, uint64_t pair) {
-    uint64_t hash = pair * HASH_FACTOR;
-    size_t i = (hash ^ hash >> 32) & (n_slots - 1);
-    while (pairs[i].pair != NO_PAIR && pairs[i].pair != pair) i = (i + 1) & (n_slots - 1);
-    return i;
-}
-
-static yx_status grow_pairs(trainer *t) {
-    size_t n = t->n_slots ? t->n_slots * 2 : 1 << 12;
-    pair_count *pairs = malloc(n * sizeof *pairs);
-    if (!pairs) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the counts of %zu pairs", t->n_pairs);
-    for (size_t i = 0; i < n; i++) pairs[i] = (pair_count){NO_PAIR, 0, 0};
-    for (size_t i = 0; i < t->n_slots; i++)
-        if (t->pairs[i].pair != NO_PAIR) pairs[find_slot(pairs, n, t->pairs[i].pair)] = t->pairs[i];
-    free(t->pairs);
-    t->pairs = pairs;
-    t->n_slots = n;
-    return YX_OK;
-}
-
-// The count of a pair, 0 where it was never seen. The pointer holds until the next call.
-static yx_status count_of(trainer *t, uint64_t pair, pair_count **out) {
-    if (t->n_pairs * 2 >= t->n_slots) {
-        yx_status status = grow_pairs(t);
-        if (status != YX_OK) return status;
-    }
-    pair_count *c = &t->pairs[find_slot(t->pairs, t->n_slots, pair)];
-    if (c->pair == NO_PAIR) {
-        c->pair = pair;
-        t->n_pairs++;
-    }
-    *out = c;
-    return YX_OK;
-}
-
-// A pair that is not known stays so.
-static void lower_count(trainer *t, uint32_t left, uint32_t right, int64_t by) {
-    pair_count *c = &t->pairs[find_slot(t->pairs, t->n_slots, make_pair(left, right))];
-    if (c->pair != NO_PAIR) c->count -= by;
-}
-
-// --- Candidates ------------------------------------------------------------------------------------------------------
-
-static inline bool comes_before(const candidate *a, const candidate *b) {
-    return a->count != b->count ? a->count > b->count : a->pair < b->pair;
-}
-
-static void sift_down(trainer *t, candidate c) {
-    size_t i = 0;
-    for (size_t child; (child = i * ARITY + 1) < t->heap_size; i = child) {
-        size_t last = child + ARITY < t->heap_size ? child + ARITY : t->heap_size;
-        for (size_t k = child + 1; k < last; k++)
-            if (comes_before(&t->heap[k], &t->heap[child])) child = k;
-        if (!comes_before(&t->heap[child], &c)) break;
-        t->heap[i] = t->heap[child];
-    }
-    t->heap[i] = c;
-}
-
-static yx_status push_candidate(trainer *t, candidate c) {
-    if (t->heap_size == t->heap_capacity) {
-        size_t capacity = t->heap_capacity ? t->heap_capacity * 2 : 1024;
-        candidate *grown = realloc(t->heap, capacity * sizeof *grown);
-        if (!grown) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu pairs", capacity);
-        t->heap = grown;
-        t->heap_capacity = capacity;
-    }
-    size_t i = t->heap_size++;
-    for (; i > 0 && comes_before(&c, &t->heap[(i - 1) / ARITY]); i = (i - 1) / ARITY)
-        t->heap[i] = t->heap[(i - 1) / ARITY];
-    t->heap[i] = c;
-    return YX_OK;
-}
-
-// The pair with the highest true count; false when there is none left. Counts in the heap can only be too high.
-static bool pop_candidate(trainer *t, candidate *out) {
-    while (t->heap_size > 0) {
-        candidate top = t->heap[0];
-        int64_t count = t->pairs[find_slot(t->pairs, t->n_slots, top.pair)].count;
-        if (count == top.count) {
-            *out = top;
-            if (--t->heap_size > 0) sift_down(t, t->heap[t->heap_size]);
-            return true;
-        }
-        top.count = count;
-        sift_down(t, top);
-    }
-    return false;
-}
-
 // A token of too many words is never made, nor one longer than any text would need.
 static bool is_allowed(const trainer *t, uint64_t pair) {
     const train_vocab *v = t->vocab;
@@ -205,7 +94,7 @@ static yx_status count_pairs(trainer *t) {
     for (size_t i = 0; i + 1 < t->text->size; i++) {
         if (!has_pair(symbol, i)) continue;
         pair_count *c = NULL;
-        yx_status status = count_of(t, make_pair(id_of(symbol[i]), id_of(symbol[i + 1])), &c);
+        yx_status status = pair_get(&t->pairs, make_pair(id_of(symbol[i]), id_of(symbol[i + 1])), &c);
         if (status != YX_OK) return status;
         c->count += count_at(symbol, (uint32_t)i);
         c->places++;
@@ -217,17 +106,17 @@ static yx_status count_pairs(trainer *t) {
 static yx_status list_places(trainer *t) {
     uint64_t start = 0;
     const uint32_t *symbol = t->text->symbol;
-    for (size_t i = 0; i < t->n_slots; i++) {
-        uint64_t n = t->pairs[i].places;
-        t->pairs[i].places = start;
+    for (size_t i = 0; i < t->pairs.n_slots; i++) {
+        uint64_t n = t->pairs.slots[i].places;
+        t->pairs.slots[i].places = start;
         start += n;
     }
     t->first_places = malloc((start + 1) * sizeof *t->first_places);
     if (!t->first_places) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the places of %zu pairs", (size_t)start);
     for (size_t i = 0; i + 1 < t->text->size; i++) {
         if (!has_pair(symbol, i)) continue;
-        size_t slot = find_slot(t->pairs, t->n_slots, make_pair(id_of(symbol[i]), id_of(symbol[i + 1])));
-        t->first_places[t->pairs[slot].places++] = (uint32_t)i;
+        pair_count *c = pair_find(&t->pairs, make_pair(id_of(symbol[i]), id_of(symbol[i + 1])));
+        t->first_places[c->places++] = (uint32_t)i;
     }
     return YX_OK;
 }
@@ -235,12 +124,12 @@ static yx_status list_places(trainer *t) {
 // After list_places, pairs[].places is the end of a pair's list, which the next slot's list follows.
 static yx_status first_candidates(trainer *t) {
     uint64_t start = 0;
-    for (size_t i = 0; i < t->n_slots; i++) {
-        const pair_count *c = &t->pairs[i];
+    for (size_t i = 0; i < t->pairs.n_slots; i++) {
+        const pair_count *c = &t->pairs.slots[i];
         uint64_t n = c->places - start;
         if (n > 0 && c->count >= least_count(t) && is_allowed(t, c->pair)) {
             candidate new = {c->count, c->pair, t->first_places + start, (uint32_t)n, false};
-            yx_status status = push_candidate(t, new);
+            yx_status status = candidate_push(&t->heap, new);
             if (status != YX_OK) return status;
         }
         start = c->places;
@@ -271,6 +160,12 @@ static yx_status add_event(trainer *t, uint32_t group, uint32_t place, int64_t c
     t->events[t->n_events++] = (event){group, place};
     t->group_count[group] += count;
     return YX_OK;
+}
+
+// A pair that is not known stays so.
+static void lower_count(trainer *t, uint32_t left, uint32_t right, int64_t by) {
+    pair_count *c = pair_find(&t->pairs, make_pair(left, right));
+    if (c->pair != PAIR_NONE) c->count -= by;
 }
 
 // A pair that is no more; with `new` in it, it may be one of this step.
@@ -335,12 +230,12 @@ static yx_status reserve_groups(trainer *t) {
 
 // Adds what this step made of a pair to its count; `*kept`: the pair may be merged later.
 static yx_status count_group(trainer *t, uint32_t group, uint64_t pair, int64_t *count, bool *kept) {
-    pair_count *c = &t->pairs[find_slot(t->pairs, t->n_slots, pair)];
-    *count = t->group_count[group] + (c->pair == NO_PAIR ? 0 : c->count);
+    pair_count *c = pair_find(&t->pairs, pair);
+    *count = t->group_count[group] + (c->pair == PAIR_NONE ? 0 : c->count);
     *kept = *count >= least_count(t) && is_allowed(t, pair);
-    if (c->pair == NO_PAIR) {
+    if (c->pair == PAIR_NONE) {
         if (!*kept && t->limits->forget_rare) return YX_OK;
-        yx_status status = count_of(t, pair, &c);
+        yx_status status = pair_get(&t->pairs, pair, &c);
         if (status != YX_OK) return status;
     }
     c->count = *count;
@@ -359,7 +254,7 @@ static yx_status group_candidate(trainer *t, uint32_t group, uint32_t new) {
     places = malloc(t->group_size[group] * sizeof *places);
     if (!places) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the places of a pair");
     t->group_places[group] = places;
-    status = push_candidate(t, (candidate){count, pair, places, t->group_size[group], true});
+    status = candidate_push(&t->heap, (candidate){count, pair, places, t->group_size[group], true});
     if (status != YX_OK) free(places);
     return status;
 }
@@ -420,10 +315,8 @@ fail:
 }
 
 static void trainer_free(trainer *t) {
-    for (size_t i = 0; i < t->heap_size; i++)
-        if (t->heap[i].owned) free(t->heap[i].places);
-    free(t->pairs);
-    free(t->heap);
+    candidates_free(&t->heap);
+    pair_table_free(&t->pairs);
     free(t->first_places);
     free(t->events);
     free(t->group_size);
@@ -439,11 +332,11 @@ yx_status train_merge(train_text *text, const merge_limits *limits, train_vocab 
     candidate top;
     if (text->size >= BPE_NONE) YX_FAIL(YX_ERR_DATA, "the text has too many tokens to train on; take less of it");
     spread_counts(text);
-    YX_CHECK(grow_pairs(&t));
+    YX_CHECK(pair_table_new(&t.pairs));
     YX_CHECK(count_pairs(&t));
     YX_CHECK(list_places(&t));
     YX_CHECK(first_candidates(&t));
-    while (vocab->size < limits->vocab_size && pop_candidate(&t, &top)) {
+    while (vocab->size < limits->vocab_size && candidate_pop(&t.heap, &t.pairs, &top)) {
         if (top.count >= least_count(&t)) status = merge_candidate(&t, &top);
         if (top.owned) free(top.places);
         if (top.count < least_count(&t) || status != YX_OK) break;
