@@ -47,16 +47,20 @@ def write_corpus(path, size):
     return documents
 
 
-def train(corpus, folder, size, vocab, transition, *options):
+# Runs a command and writes its peak memory behind what it prints. A process of its own: a child's peak begins with its parent's size.
+LAUNCHER = ("import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode; "
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024); sys.exit(code)")
+
+
+def train(corpus, folder, size, vocab, transition):
     """Seconds, peak memory in bytes and what was printed."""
     command = [YXANUL, "tokenizer", "train", "--input", corpus, "--max-bytes", str(size), "--output", folder, "--vocab-size", str(vocab),
-               "--transition", str(transition), *options]
+               "--transition", str(transition)]
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    printed = process.stdout.read()
-    _, code, usage = os.wait4(process.pid, 0)
-    assert code == 0, command
-    return time.perf_counter() - start, usage.ru_maxrss * 1024, printed
+    printed = subprocess.run([sys.executable, "-c", LAUNCHER, *command], check=True, capture_output=True, text=True).stdout
+    seconds = time.perf_counter() - start
+    printed, memory = printed.rstrip().rsplit("\n", 1)
+    return seconds, int(memory), printed
 
 
 def train_library(documents, vocab):

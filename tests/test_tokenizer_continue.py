@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Training that goes on from an earlier run, from another tokenizer, or from where it was killed: the files are those of training from the
 text, byte for byte; what does not belong together is refused. Real text where it is there, made-up text otherwise."""
-import filecmp, io, json, os, random, shutil, signal, subprocess, sys, tempfile, time, unittest
+import filecmp, io, json, os, random, shutil, signal, struct, subprocess, sys, tempfile, time, unittest
 import run_fixture
 from run_fixture import BINARY, run
 
@@ -20,6 +20,17 @@ def write_real(path, max_bytes):
             size += len(line)
             if size >= max_bytes:
                 return
+
+
+def crc32c(data, table=[]):
+    for i in range(256 if not table else 0):
+        for _ in range(8):
+            i = i >> 1 ^ (0x82f63b78 if i & 1 else 0)
+        table.append(i)
+    crc = 0xffffffff
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xff] ^ crc >> 8
+    return crc ^ 0xffffffff
 
 
 def write_made_up(path, documents):
@@ -167,6 +178,34 @@ class Continue(unittest.TestCase):
                     with open(file, "wb") as f:
                         f.write(content)
                     self.assert_refused("is damaged", 4, "--from", broken, *numbers)
+
+    def test_records_of_wrong_content(self):
+        """What no damage makes: the checksum is right."""
+        numbers = ("--vocab-size", V_SMALL, "--transition", T_SMALL)
+        cases = (("words.bin", lambda h, b: (h.replace(b'"version":1', b'"version":2'), b), "version is not 1"),
+                 ("words.bin", lambda h, b: (h.replace(b'"kind":"words"', b'"kind":"nouns"'), b), "does not hold words"),
+                 ("words.bin", lambda h, b: (h[:-1], b), "not JSON"),
+                 ("words.bin", lambda h, b: (h, b[:-1]), "size is wrong"),
+                 ("words.bin", lambda h, b: (h, bytes(8) + b[8:]), "word 0 is wrong"),
+                 ("subwords.bin", lambda h, b: (h, b[12:]), "size is wrong"),
+                 ("subwords.bin", lambda h, b: (h, struct.pack("<I", 1 << 30) + b[4:]), "merges are damaged"),
+                 ("subwords.bin", lambda h, b: (h, b[:8] + struct.pack("<I", 300) + b[12:]), "merges are damaged"),
+                 ("subwords.bin", lambda h, b: (h.replace(b'"min_frequency":2', b'"min_frequency":0'), b), "min_frequency"))
+        for name, change, message in cases:
+            with self.subTest(message=message):
+                broken = self.path("wrong")
+                shutil.rmtree(broken, ignore_errors=True)
+                shutil.copytree(self.small, broken)
+                file = os.path.join(broken, "training", name)
+                with open(file, "rb") as f:
+                    data = f.read()
+                size, = struct.unpack_from("<I", data, 8)
+                self.assertEqual(struct.unpack("<I", data[-4:])[0], crc32c(data[:-4]))
+                header, body = change(data[12:12 + size], data[12 + size:-4])
+                data = data[:8] + struct.pack("<I", len(header)) + header + body
+                with open(file, "wb") as f:
+                    f.write(data + struct.pack("<I", crc32c(data)))
+                self.assert_refused(message, 4, "--from", broken, *numbers)
 
     def test_another_tokenizer_is_extended(self):
         # Ours without what it keeps: the text is counted again, the file is the same.
