@@ -187,7 +187,7 @@ def plot(rows, path):
     out += draw_panel(470, "Peak memory", "MB", series(4, 1e6), colours)
     for i, (label, colour) in enumerate(zip(labels, colours)):
         out.append(f'<circle cx="{76 + 180 * i}" cy="318" r="4" fill="{colour}"/><text x="{86 + 180 * i}" y="322">{label}</text>')
-    out.append('<text x="440" y="322">open circles: the corpus repeated, a tenth of the words exchanged</text></svg>')
+    out.append('<text x="410" y="322">open circles: the corpus repeated, a tenth of its words exchanged</text></svg>')
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join(out) + "\n")
 
