@@ -75,9 +75,10 @@ def write_config(folder, args, data, **more):
     return f"{folder}/config.yaml"
 
 
-def train(folder):
+def train(folder, settings=()):
     """The run of folder/config.yaml to its end: its steps, the decisions it took from measurement, its last validation."""
-    done = subprocess.run([BINARY, "train", "--config", f"{folder}/config.yaml", "--resume", "never"])
+    done = subprocess.run([BINARY, "train", "--config", f"{folder}/config.yaml", "--resume", "never",
+                           *(word for s in settings for word in ("--set", s))])
     if done.returncode:
         sys.exit(f"yxanul train: exit code {done.returncode}")
     run = f"{folder}/run"
@@ -122,7 +123,7 @@ def one_run(args, data, seed, precision):
         write_config(folder, args, data, tokens=args.tokens or default_tokens(data), lr=args.lr, warmup=WARMUP, seed=seed,
                      precision=precision.split("-")[0], deterministic=str(precision != "bf16-again").lower(),
                      stages=stages_of(args.mix, args.step_tokens))
-        steps, ledger, evaluation = train(folder)
+        steps, ledger, evaluation = train(folder, args.set if precision == "fp8" else ())
     order = hashlib.sha256(" ".join(s["token_hash"] for s in steps).encode()).hexdigest()
     kept = ("loss", "grad_norm", "saturated", "seconds")
     result = {"seed": seed, "precision": precision, "order": order, "tokens": steps[-1]["tokens"], "ledger": ledger,
@@ -215,6 +216,7 @@ def main():
     parser.add_argument("--seed", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp8"], choices=("bf16", "fp8", "bf16-again"))
     parser.add_argument("--output", help="folder for seedN-P.json")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the fp8 runs: training.fp8_gradient=e4m3")
     parser.add_argument("--compare", nargs="+", metavar="DIR", help="train nothing")
     parser.add_argument("--tokens", type=float, help="default: 60e6, or three epochs of a smaller corpus")
     parser.add_argument("--mix", default="512", help="sequence lengths and their shares: 512 or 8:0.1,64:0.2,512:0.7")

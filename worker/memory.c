@@ -19,6 +19,7 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
     *out = (memory_report){.micro_tokens = micro_tokens};
     model_options options = {.precision = config->training.precision,
                              .recipe = config->training.fp8_recipe,
+                             .gradient = config->training.fp8_gradient,
                              .max_rows = micro_tokens,
                              .training = true,
                              .recompute = config->training.recompute,
