@@ -12,7 +12,7 @@ typedef enum config_precision { PRECISION_FP32, PRECISION_BF16, PRECISION_FP8 } 
 typedef enum config_wire { WIRE_FP32, WIRE_BF16 } config_wire;
 // Where the scales of 8-bit operands come from; FORWARD_ONLY: 8 bits in the forward products alone.
 typedef enum config_fp8_recipe { FP8_BOUNDED_DELAYED, FP8_CURRENT, FP8_FORWARD_ONLY } config_fp8_recipe;
-typedef enum config_fp8_gradient { FP8_GRADIENT_E5M2, FP8_GRADIENT_E4M3 } config_fp8_gradient;
+typedef enum config_fp8_gradient { FP8_GRADIENT_E4M3, FP8_GRADIENT_E5M2 } config_fp8_gradient;
 typedef enum config_batch_scaling { BATCH_SCALING_NONE, BATCH_SCALING_SQRT } config_batch_scaling;
 typedef enum config_device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } config_device;
 

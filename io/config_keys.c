@@ -24,7 +24,7 @@ static const double MAX_TOKENS = 1e15, MAX_SEED = 9007199254740991; // 2^53 - 1
 static const char *const schedules[] = {"cosine", "linear", "wsd", "constant", NULL};
 static const char *const precisions[] = {"fp32", "bf16", "fp8", NULL};
 static const char *const recipes[] = {"bounded-delayed", "current", "forward-only", NULL};
-static const char *const gradients[] = {"e5m2", "e4m3", NULL};
+static const char *const gradients[] = {"e4m3", "e5m2", NULL};
 static const char *const wires[] = {"fp32", "bf16", NULL};
 static const char *const scalings[] = {"none", "sqrt", NULL};
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
@@ -127,9 +127,9 @@ const config_key config_keys[] = {
      .meaning = "scales of 8-bit operands. bounded-delayed: from bounds that hold (normalised activations, attention "
                 "outputs, weights) or the largest values of the last 16 steps; current: from the tensor itself, in a "
                 "second pass; forward-only: as bounded-delayed, with bf16 in the backward pass"},
-    {TRAINING(fp8_gradient), NAME(gradients), .fallback = "e5m2", .applies = is_fp8, .only_with = "precision: fp8",
+    {TRAINING(fp8_gradient), NAME(gradients), .fallback = "e4m3", .applies = is_fp8, .only_with = "precision: fp8",
      .meaning =
-         "format of 8-bit gradients: e5m2 reaches over 32 powers of two, e4m3 over 18 and rounds half as coarsely"},
+         "format of 8-bit gradients: e4m3 reaches over 18 powers of two, e5m2 over 32 and rounds twice as coarsely"},
     {TRAINING(fp8_fallback), REAL(0, 1), .fallback = "0.001", .applies = is_fp8, .only_with = "precision: fp8",
      .meaning = "share of a tensor's 8-bit values clipped in one step from which on its layer multiplies in bf16; 0: "
                 "never"},
