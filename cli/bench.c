@@ -1,4 +1,5 @@
 // yxanul bench.
+#include "cli/bench_loader.h"
 #include "cli/bench_print.h"
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -11,6 +12,8 @@
 static const char help[] =
     "usage: yxanul bench train   --config FILE [--stages 1,5,10] [--steps N] [options]\n"
     "       yxanul bench kernels --config FILE [--tokens M] [--length T,…] [options]\n"
+    "       mpirun -np N yxanul bench comm --config FILE [--device cuda|cpu] [--json]\n"
+    "       yxanul bench loader  --config FILE: see yxanul bench loader --help\n"
     "\n"
     "train: speed of whole optimizer steps on random tokens, stage by stage, beside the rates of large matrix products "
     "of\n"
@@ -20,6 +23,11 @@ static const char help[] =
     "the\n"
     "measured time. Then the time of each group of operations, and the share of its ceiling: products at the measured\n"
     "rate, the others at the speed of the copy.\n"
+    "\n"
+    "Under mpirun or srun the sequences are divided over the ranks, and a further table shows what they exchange in a\n"
+    "step, and how much of that is not hidden behind the backward pass.\n"
+    "\n"
+    "comm: how fast the ranks exchange, by size.\n"
     "\n"
     "kernels: every operation of the model by itself on random tensors: its median time with nothing in the caches, "
     "its\n"
@@ -52,19 +60,6 @@ typedef struct options {
     char precision[CLI_MAX_SETTING], device[CLI_MAX_SETTING];
 } options;
 
-static yx_status parse_stages(const char *text, uint64_t *out) {
-    *out = 0;
-    for (const char *p = text;; p++) {
-        char *end;
-        long stage = strtol(p, &end, 10);
-        if (end == p || stage < 1 || stage > CONFIG_MAX_STAGES || (*end && *end != ','))
-            return yx_fail(YX_ERR_USAGE, "--stages: '%s' is not a list of stages such as 1,5,10", text);
-        *out |= (uint64_t)1 << (stage - 1);
-        p = end;
-        if (!*end) return YX_OK;
-    }
-}
-
 // Adds the lengths of one list.
 static yx_status parse_lengths(const char *text, bench_kernels_options *out) {
     for (const char *p = text;; p++) {
@@ -86,7 +81,7 @@ static yx_status check_train(options *o) {
         return yx_fail(YX_ERR_USAGE, "--tokens and --length are options of bench kernels");
     if (!o->steps) o->steps = 5;
     o->stages = UINT64_MAX;
-    return o->stage_list ? parse_stages(o->stage_list, &o->stages) : YX_OK;
+    return o->stage_list ? cli_parse_stages(o->stage_list, &o->stages) : YX_OK;
 }
 
 static yx_status check_kernels(int argc, char **argv, options *o) {
@@ -107,7 +102,8 @@ static yx_status parse_what(int argc, char **argv, options *o) {
     o->what = optind < argc ? argv[optind++] : "";
     if (strcmp(o->what, "train") == 0) return check_train(o);
     if (strcmp(o->what, "kernels") == 0) return check_kernels(argc, argv, o);
-    return yx_fail(YX_ERR_USAGE, "bench what? It knows: train, kernels");
+    if (strcmp(o->what, "comm") == 0) return YX_OK;
+    return yx_fail(YX_ERR_USAGE, "bench what? It knows: train, kernels, comm, and (as the first word) loader");
 }
 
 static yx_status parse(int argc, char **argv, options *o) {
@@ -133,14 +129,39 @@ static yx_status parse(int argc, char **argv, options *o) {
     return yx_fail(YX_ERR_USAGE, "bench %s needs --config FILE", o->what);
 }
 
-static int run_train(const options *o, const yx_config *config) {
+static yx_status train_in(const options *o, const yx_config *config, yx_group *group) {
     static bench_train result;
     bench_options wanted = {o->stages, o->steps, o->portable};
-    yx_status status = bench_train_run(config, &wanted, &result);
-    if (status != YX_OK) return cli_fail(status);
-    if (o->json) return cli_fail(bench_print_json(&result));
+    yx_status status = bench_train_run(config, &wanted, group, &result);
+    if (status != YX_OK || group_rank(group) > 0) return status;
+    if (o->json) return bench_print_json(&result);
     bench_print_text(&result);
-    return 0;
+    return YX_OK;
+}
+
+static yx_status comm_in(const options *o, const yx_config *config, yx_group *group) {
+    bench_comm result;
+    yx_status status = bench_comm_run(config->training.device, group, &result);
+    if (status != YX_OK || group_rank(group) > 0) return status;
+    if (o->json) return bench_print_comm_json(&result);
+    bench_print_comm_text(&result);
+    return YX_OK;
+}
+
+// On all ranks that the launcher started; one that fails ends the others.
+static int run_in_group(const options *o, const yx_config *config,
+                        yx_status (*work)(const options *, const yx_config *, yx_group *)) {
+    yx_group *group;
+    yx_status status = group_open(&group);
+    if (status != YX_OK) return cli_fail(status);
+    status = work(o, config, group);
+    fflush(stdout);
+    if (status != YX_OK) {
+        cli_fail(status);
+        if (group_size(group) > 1) group_abort(group, (int)status);
+    }
+    group_close(group);
+    return (int)status;
 }
 
 static int run_kernels(const options *o, const yx_config *config) {
@@ -159,10 +180,12 @@ static int run_kernels(const options *o, const yx_config *config) {
 int cli_bench(int argc, char **argv) {
     static options o;
     static yx_config config;
+    if (argc > 1 && strcmp(argv[1], "loader") == 0) return cli_bench_loader(argc - 1, argv + 1);
     yx_status status = parse(argc, argv, &o);
     if (status != YX_OK) return cli_usage_error("bench", "%s", yx_message());
     if (o.help) return fputs(help, stdout) < 0;
     status = config_load(o.config, o.sets.items, o.sets.count, &config);
     if (status != YX_OK) return cli_fail(status);
-    return strcmp(o.what, "train") == 0 ? run_train(&o, &config) : run_kernels(&o, &config);
+    if (strcmp(o.what, "kernels") == 0) return run_kernels(&o, &config);
+    return run_in_group(&o, &config, strcmp(o.what, "train") == 0 ? train_in : comm_in);
 }

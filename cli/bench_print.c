@@ -19,6 +19,17 @@ static void print_stages(const bench_train *b) {
     }
 }
 
+// What the ranks exchange in a step, as rank 0 sees it.
+static void print_exchange(const bench_train *b) {
+    printf("\n%6s %14s %14s %8s %20s\n", "T", "exchange ms", "not hidden ms", "hidden", "tokens/s of a rank");
+    for (int64_t i = 0; i < b->num_stages; i++) {
+        const bench_stage *s = &b->stages[i];
+        double hidden = s->exchange > s->exposed ? 1 - s->exposed / s->exchange : 0;
+        printf("%6lld %14.2f %14.2f %7.1f%% %20.0f\n", (long long)s->seq_len, s->exchange * 1e3, s->exposed * 1e3,
+               100 * hidden, (double)s->tokens / s->seconds / b->ranks);
+    }
+}
+
 static double profiled_seconds(const bench_stage *s) {
     double sum = 0;
     for (int g = 0; g < PROFILE_GROUPS; g++) sum += s->profile.groups[g].seconds;
@@ -48,14 +59,26 @@ static void print_expectation(const bench_train *b) {
            bench_ceiling_4090.bandwidth / 1e12, "");
     for (int64_t i = 0; i < b->num_stages; i++)
         printf(" %8.0f     ", (double)b->stages[i].tokens / b->stages[i].expected_4090);
-    printf("\n");
+    printf("\nseveral, computed (the same tokens a step; %.0f MB of gradients at %.0f GB/s between the cards, hidden "
+           "behind "
+           "the last\nmicro-batch's backward pass as far as that is long enough), tokens/s:\n",
+           b->gradient_bytes / 1e6, BENCH_BUS_4090 / 1e9);
+    for (int ranks = 2; ranks <= 8; ranks *= 2) {
+        printf("%d × RTX 4090     ", ranks);
+        for (int64_t i = 0; i < b->num_stages; i++)
+            printf(" %8.0f     ",
+                   (double)b->stages[i].tokens / bench_expected_4090s(&b->stages[i], b->gradient_bytes, ranks));
+        printf("\n");
+    }
 }
 
 void bench_print_text(const bench_train *b) {
     bench_print_ceiling(b->device, &b->ceiling);
+    if (b->ranks > 1) printf("; %d ranks by %s", b->ranks, b->exchange);
     printf("; micro-batches of up to %lld tokens, %.2f GB in use\n\n", (long long)b->micro_tokens,
            (double)b->memory_bytes / 1e9);
     print_stages(b);
+    if (b->ranks > 1) print_exchange(b);
     print_groups(b);
     if (b->num_stages > 0 && b->stages[0].expected_4090 > 0) print_expectation(b);
 }
@@ -73,11 +96,11 @@ static json_t *json_groups(const bench_stage *s) {
 }
 
 static json_t *json_stage(const bench_stage *s) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:o}", "seq_len", (json_int_t)s->seq_len,
+    return json_pack("{s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "seq_len", (json_int_t)s->seq_len,
                      "sequences", (json_int_t)s->batch_size, "tokens", (json_int_t)s->tokens, "micro_batch_tokens",
-                     (json_int_t)s->micro_tokens, "seconds", s->seconds, "tokens_per_second",
-                     (double)s->tokens / s->seconds, "flops_per_second", s->flops / s->seconds, "share", s->share,
-                     "computed_4090_tokens_per_second",
+                     (json_int_t)s->micro_tokens, "seconds", s->seconds, "exchange_seconds", s->exchange,
+                     "exposed_seconds", s->exposed, "tokens_per_second", (double)s->tokens / s->seconds,
+                     "flops_per_second", s->flops / s->seconds, "share", s->share, "computed_4090_tokens_per_second",
                      s->expected_4090 > 0 ? (double)s->tokens / s->expected_4090 : 0.0, "groups", json_groups(s));
 }
 
@@ -101,8 +124,9 @@ yx_status bench_print_object(json_t *out) {
 yx_status bench_print_json(const bench_train *b) {
     json_t *stages = json_array();
     for (int64_t i = 0; i < b->num_stages; i++) json_array_append_new(stages, json_stage(&b->stages[i]));
-    return bench_print_object(
-        json_pack("{s:s, s:o, s:f, s:I, s:I, s:o}", "device", b->device, "product_flops_per_second",
-                  bench_print_rates(&b->ceiling), "copy_bytes_per_second", b->ceiling.bandwidth, "micro_batch_tokens",
-                  (json_int_t)b->micro_tokens, "memory_bytes", (json_int_t)b->memory_bytes, "stages", stages));
+    return bench_print_object(json_pack("{s:s, s:i, s:s, s:o, s:f, s:I, s:I, s:o}", "device", b->device, "ranks",
+                                        b->ranks, "exchange", b->exchange, "product_flops_per_second",
+                                        bench_print_rates(&b->ceiling), "copy_bytes_per_second", b->ceiling.bandwidth,
+                                        "micro_batch_tokens", (json_int_t)b->micro_tokens, "memory_bytes",
+                                        (json_int_t)b->memory_bytes, "stages", stages));
 }

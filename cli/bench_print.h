@@ -1,5 +1,6 @@
 // What yxanul bench prints.
 #pragma once
+#include "coordinator/bench_comm.h"
 #include "coordinator/bench_kernels.h"
 #include "coordinator/bench_train.h"
 #include <jansson.h>
@@ -16,3 +17,6 @@ void bench_print_ceiling(const char *device, const profile_ceiling *c);
 json_t *bench_print_rates(const profile_ceiling *c);
 // Writes `out` as a line of its own and releases it; NULL: it could not be made.
 yx_status bench_print_object(json_t *out);
+
+void bench_print_comm_text(const bench_comm *b);
+yx_status bench_print_comm_json(const bench_comm *b);

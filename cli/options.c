@@ -1,7 +1,9 @@
 #include "cli/options.h"
 #include "cli/cli.h"
+#include "io/config.h"
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static yx_status add(cli_values *values, const char *name, const char *text) {
@@ -63,4 +65,17 @@ yx_status cli_parse_rest(int argc, char **argv, cli_values *sets) {
     if (status == YX_OK && optind < argc)
         status = yx_fail(YX_ERR_USAGE, "%s does not know what to do with '%s'", argv[0], argv[optind]);
     return status;
+}
+
+yx_status cli_parse_stages(const char *text, uint64_t *out) {
+    *out = 0;
+    for (const char *p = text;; p++) {
+        char *end;
+        long stage = strtol(p, &end, 10);
+        if (end == p || stage < 1 || stage > CONFIG_MAX_STAGES || (*end && *end != ','))
+            return yx_fail(YX_ERR_USAGE, "--stages: '%s' is not a list of stages such as 1,5,10", text);
+        *out |= (uint64_t)1 << (stage - 1);
+        p = end;
+        if (!*end) return YX_OK;
+    }
 }

@@ -36,3 +36,5 @@ typedef struct cli_option {
 yx_status cli_parse_options(int argc, char **argv, const cli_option *table);
 // What follows the options: KEY=VALUE behind a --set (`sets`, NULL: there is none), and nothing else.
 yx_status cli_parse_rest(int argc, char **argv, cli_values *sets);
+// "1,5,10" as bits 0, 4 and 9.
+yx_status cli_parse_stages(const char *text, uint64_t *out);

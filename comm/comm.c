@@ -1,4 +1,5 @@
 #include "comm/comm.h"
+#include "common/dtype.h"
 #include "comm/group_module.h"
 #include "comm/module.h"
 #include "comm/tcp.h"
@@ -133,8 +134,6 @@ yx_status group_all_gather(yx_group *g, void *data, size_t bytes_each) {
 
 yx_status group_barrier(yx_group *g) { return g->module ? g->module->barrier() : YX_OK; }
 
-static size_t type_size(group_type type) { return type == GROUP_F32 ? 4 : 8; }
-
 // to = to (op) from, element by element. A NaN wins a maximum, so that no rank hides another's.
 #define COMBINE(T, larger)                                                                                             \
     do {                                                                                                               \
@@ -142,17 +141,24 @@ static size_t type_size(group_type type) { return type == GROUP_F32 ? 4 : 8; }
         const T *f = from;                                                                                             \
         for (size_t i = 0; i < n; i++) t[i] = op == GROUP_SUM ? t[i] + f[i] : (larger) ? f[i] : t[i];                  \
     } while (0)
+static void combine_bf16(yx_bf16 *to, const yx_bf16 *from, size_t n, group_op op) {
+    for (size_t i = 0; i < n; i++) {
+        float a = yx_bf16_to_float(to[i]), b = yx_bf16_to_float(from[i]);
+        to[i] = op == GROUP_SUM ? yx_bf16_from_float(a + b) : b > a || isnan(b) ? from[i] : to[i];
+    }
+}
 static void combine(void *to, const void *from, size_t n, group_type type, group_op op) {
     if (type == GROUP_F32) COMBINE(float, f[i] > t[i] || isnan(f[i]));
     else if (type == GROUP_F64) COMBINE(double, f[i] > t[i] || isnan(f[i]));
-    else COMBINE(uint64_t, f[i] > t[i]);
+    else if (type == GROUP_U64) COMBINE(uint64_t, f[i] > t[i]);
+    else combine_bf16(to, from, n, op);
 }
 
 // Slices of at most SLICE_BYTES, slice r of every rank at `data` + r · stride, `count` elements each: this rank's,
 // summed in rank order, lands in the scratch's second half.
 static yx_status reduce_slices(yx_group *g, const char *data, size_t stride, size_t count, group_type type,
                                group_op op) {
-    size_t bytes = count * type_size(type);
+    size_t bytes = count * group_type_size(type);
     char *sent = g->scratch, *received = g->scratch + (size_t)g->size * SLICE_BYTES;
     for (int r = 0; r < g->size; r++) memcpy(sent + (size_t)r * bytes, data + (size_t)r * stride, bytes);
     yx_status status = g->module->all_to_all(sent, received, bytes);
@@ -164,7 +170,8 @@ static yx_status reduce_slices(yx_group *g, const char *data, size_t stride, siz
 // At most size · SLICE_BYTES: each rank reduces its slice in rank order, so the sum has one fixed order, and all ranks
 // receive the same bits.
 static yx_status reduce_piece(yx_group *g, char *data, size_t count, group_type type, group_op op) {
-    size_t unit = type_size(type), each = count / (size_t)g->size, whole = each * (size_t)g->size, rest = count - whole;
+    size_t unit = group_type_size(type), each = count / (size_t)g->size, whole = each * (size_t)g->size,
+           rest = count - whole;
     char *sent = g->scratch, *received = g->scratch + (size_t)g->size * SLICE_BYTES;
     if (each > 0) {
         yx_status status = reduce_slices(g, data, each * unit, each, type, op);
@@ -185,10 +192,10 @@ static yx_status reduce_piece(yx_group *g, char *data, size_t count, group_type 
 
 yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type type, group_op op) {
     if (!g->module) return YX_OK;
-    size_t most = (size_t)g->size * (SLICE_BYTES / type_size(type));
+    size_t most = (size_t)g->size * (SLICE_BYTES / group_type_size(type));
     for (size_t at = 0; at < count; at += most) {
         size_t n = count - at < most ? count - at : most;
-        yx_status status = reduce_piece(g, (char *)data + at * type_size(type), n, type, op);
+        yx_status status = reduce_piece(g, (char *)data + at * group_type_size(type), n, type, op);
         if (status != YX_OK) return status;
     }
     return YX_OK;
@@ -196,7 +203,7 @@ yx_status group_all_reduce(yx_group *g, void *data, size_t count, group_type typ
 
 yx_status group_reduce_scatter(yx_group *g, void *data, size_t count_each, group_type type, group_op op) {
     if (!g->module) return YX_OK;
-    size_t unit = type_size(type), most = SLICE_BYTES / unit;
+    size_t unit = group_type_size(type), most = SLICE_BYTES / unit;
     const char *received = g->scratch + (size_t)g->size * SLICE_BYTES;
     for (size_t at = 0; at < count_each; at += most) {
         size_t n = count_each - at < most ? count_each - at : most;

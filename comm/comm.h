@@ -5,7 +5,9 @@
 
 typedef struct yx_group yx_group;
 
-typedef enum group_type { GROUP_F32, GROUP_F64, GROUP_U64 } group_type;
+// GROUP_BF16: sums are rounded after every rank's addition.
+typedef enum group_type { GROUP_F32, GROUP_F64, GROUP_U64, GROUP_BF16 } group_type;
+static inline size_t group_type_size(group_type t) { return t == GROUP_BF16 ? 2 : t == GROUP_F32 ? 4 : 8; }
 typedef enum group_op { GROUP_SUM, GROUP_MAX } group_op;
 
 // Joins the group that the launcher made (docs/operations.md): under mpirun, or srun with PMI or PMIx, by MPI, a module

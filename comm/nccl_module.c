@@ -50,9 +50,11 @@ static yx_status module_check(void *comm) {
 }
 
 static ncclDataType_t type_of(group_type type) {
-    return type == GROUP_F32 ? ncclFloat32 : type == GROUP_F64 ? ncclFloat64 : ncclUint64;
+    return type == GROUP_F32    ? ncclFloat32
+           : type == GROUP_F64  ? ncclFloat64
+           : type == GROUP_BF16 ? ncclBfloat16
+                                : ncclUint64;
 }
-static size_t bytes_of(group_type type) { return type == GROUP_F32 ? 4 : 8; }
 
 static yx_status module_all_reduce(void *comm, void *data, size_t count, group_type type, group_op op, void *stream) {
     ncclRedOp_t how = op == GROUP_SUM ? ncclSum : ncclMax;
@@ -61,7 +63,7 @@ static yx_status module_all_reduce(void *comm, void *data, size_t count, group_t
 
 static yx_status module_reduce_scatter(void *comm, int rank, void *data, size_t count_each, group_type type,
                                        void *stream) {
-    char *own = (char *)data + (size_t)rank * count_each * bytes_of(type);
+    char *own = (char *)data + (size_t)rank * count_each * group_type_size(type);
     return check_call(ncclReduceScatter(data, own, count_each, type_of(type), ncclSum, comm, stream), comm,
                       "ncclReduceScatter");
 }

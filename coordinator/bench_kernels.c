@@ -209,7 +209,11 @@ static yx_status measure_ceiling(const yx_config *config, bool portable, profile
     small.training.stages[0].seq_len = small.evaluation.seq_len = 128;
     small.training.micro_batch_tokens = 128;
     const bench_options options = {.steps = 1, .portable = portable};
-    yx_status status = bench_train_run(&small, &options, &result);
+    yx_group *alone = NULL;
+    yx_status status = group_open_solo(&alone);
+    if (status != YX_OK) return status;
+    status = bench_train_run(&small, &options, alone, &result);
+    group_close(alone);
     *out = result.ceiling;
     return status;
 }

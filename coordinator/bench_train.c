@@ -5,6 +5,7 @@
 #include "coordinator/setup.h"
 #include "worker/worker.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -171,6 +172,13 @@ double bench_expected_4090(const profile_report *r, const profile_ceiling *here)
     return seconds;
 }
 
+double bench_expected_4090s(const bench_stage *s, double gradient_bytes, int ranks) {
+    double compute = s->expected_4090 / ranks, n = ranks;
+    double last = fmin(1, (double)s->micro_tokens / ((double)s->tokens / n)) * compute;
+    double exchange = 2 * (n - 1) / n * gradient_bytes / BENCH_BUS_4090;
+    return compute + fmax(0, exchange - last * 2 / 3);
+}
+
 // --- Stages
 // Random tokens in sequences of T, the last micro-batch of a step filled up with padding.
 typedef struct synthetic {
@@ -197,6 +205,8 @@ typedef struct bench_run {
     const yx_config *config;
     const yx_ops *ops, *profiled;
     yx_device *device;
+    yx_group *group;
+    device_group *devices;
     yx_worker *worker;
     int32_t *memory; // of a micro-batch
 } bench_run;
@@ -213,12 +223,15 @@ static yx_status time_stage(bench_run *r, const config_stage *stage, const bench
     const yx_config *c = r->config;
     double seconds[MAX_STEPS];
     int64_t most = out->micro_tokens, steps = o->steps < MAX_STEPS ? o->steps : MAX_STEPS;
-    int64_t M = memory_stage_micro_tokens(most, stage->seq_len, stage->batch_size);
+    int64_t rank = group_rank(r->group), ranks = group_size(r->group), all = stage->batch_size;
+    int64_t own = all * (rank + 1) / ranks - all * rank / ranks;
+    int64_t M = memory_stage_micro_tokens(most, stage->seq_len, (all + ranks - 1) / ranks);
     synthetic data = {.batch = {r->memory, r->memory + most, r->memory + 2 * most, .num_tokens = M},
                       .seq_len = stage->seq_len,
-                      .vocab = c->model.vocab_size};
+                      .vocab = c->model.vocab_size,
+                      .drawn = rank << 40};
     worker_source source = {next_synthetic, &data};
-    load_request load = {.seq_len = stage->seq_len, .num_sequences = stage->batch_size, .micro_tokens = M};
+    load_request load = {.seq_len = stage->seq_len, .num_sequences = own, .micro_tokens = M};
     bench_stage *s = &out->stages[out->num_stages++];
     *s = (bench_stage){stage->seq_len, stage->batch_size, stage->seq_len * stage->batch_size, M};
     worker_step_args args = {
@@ -226,19 +239,23 @@ static yx_status time_stage(bench_run *r, const config_stage *stage, const bench
     for (int64_t i = -WARM_UP; i <= steps; i++) {
         worker_step_result result;
         args.calibrate = i == -WARM_UP;
-        data.sequences_left = (args.calibrate && worker_calibrates(r->worker) ? 2 : 1) * stage->batch_size;
+        data.sequences_left = (args.calibrate && worker_calibrates(r->worker) ? 2 : 1) * own;
         if (i == steps) { // the last one operation by operation
             profile_start(stage->seq_len);
             worker_set_ops(r->worker, r->profiled);
         }
         double start = now();
         YX_CHECK(worker_step(r->worker, &source, &args, &result));
-        if (i >= 0 && i < steps) seconds[i] = now() - start - result.data_wait;
+        if (i < 0 || i >= steps) continue;
+        seconds[i] = now() - start - result.data_wait;
+        s->exchange += result.exchange / (double)steps;
+        s->exposed += result.communicate / (double)steps;
     }
     qsort(seconds, (size_t)steps, sizeof *seconds, by_value);
     s->seconds = seconds[steps / 2];
     s->flops = plan_flops_per_token(&c->model, stage->seq_len) * (double)s->tokens;
-    s->share = strict_seconds(c, &worker_model(r->worker)->precision, s, &out->ceiling) / s->seconds;
+    s->share =
+        1 / (double)ranks * strict_seconds(c, &worker_model(r->worker)->precision, s, &out->ceiling) / s->seconds;
     YX_CHECK(profile_read(&out->ceiling, &s->profile));
     if (!r->ops->host_memory) s->expected_4090 = bench_expected_4090(&s->profile, &out->ceiling);
 fail:
@@ -266,21 +283,24 @@ fail:
     return status;
 }
 
-yx_status bench_train_run(const yx_config *config, const bench_options *o, bench_train *out) {
+yx_status bench_train_run(const yx_config *config, const bench_options *o, yx_group *group, bench_train *out) {
     yx_status status = YX_OK;
-    bench_run r = {.config = config};
-    yx_group *group = NULL;
+    bench_run r = {.config = config, .group = group};
     yx_device_info info;
     yx_device_options device_options = {.deterministic = config->training.deterministic, .portable = o->portable};
-    *out = (bench_train){0};
-    YX_CHECK(group_open_solo(&group));
-    YX_CHECK(setup_device(config->training.device, &device_options, 0, &r.ops, &r.device));
+    *out = (bench_train){.ranks = group_size(group)};
+    YX_CHECK(setup_device(config->training.device, &device_options, group_local_rank(group), &r.ops, &r.device));
     YX_CHECK(r.ops->info(r.device, &info));
     memcpy(out->device, info.name, sizeof out->device);
-    YX_CHECK(memory_micro_tokens(r.ops, r.device, config, 1, 0, &out->micro_tokens));
+    YX_CHECK(memory_micro_tokens(r.ops, r.device, config, out->ranks, 0, &out->micro_tokens));
+    if (!r.ops->host_memory) YX_CHECK(device_group_open(group, info.index, info.name, &r.devices));
+    snprintf(out->exchange, sizeof out->exchange, "%s",
+             r.devices ? device_group_library(r.devices) : group_backend(group));
+    int64_t wire = config->training.gradient_wire == WIRE_BF16 ? 2 : 4;
+    out->gradient_bytes = (double)(plan_model_parameters(&config->model) * wire);
     worker_options options = {
         .training = config->training, .model = config->model, .max_micro_tokens = out->micro_tokens};
-    YX_CHECK(worker_create(r.ops, r.device, group, NULL, &options, &r.worker));
+    YX_CHECK(worker_create(r.ops, r.device, group, r.devices, &options, &r.worker));
     YX_CHECK(model_init(worker_model(r.worker), 1));
     r.profiled = profile_open(r.ops, r.device);
     r.memory = malloc((size_t)out->micro_tokens * 3 * sizeof *r.memory);
@@ -290,7 +310,7 @@ fail:
     free(r.memory);
     if (r.profiled) profile_close();
     worker_free(r.worker);
+    device_group_close(r.devices);
     if (r.device) r.ops->close(r.device);
-    group_close(group);
     return status;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -164,8 +165,42 @@ yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_resu
                   "loss", number(r->loss), "lr", step->lr, "grad_clip", step->grad_clip, "grad_norm",
                   number(r->grad_norm), "token_hash", hash, "seconds", seconds, "tokens_per_second", rate, "data_wait",
                   r->data_wait, "communicate", r->communicate, "skipped", r->skipped);
+    if (line) json_object_set_new(line, "compute", json_real(r->compute));
+    if (line) json_object_set_new(line, "exchange", json_real(r->exchange));
     if (line && r->fp8) add_fp8(line, r->fp8);
     return write_line(m, line);
+}
+
+static json_t *per_step(const rank_watch *w, size_t offset) {
+    json_t *list = json_array();
+    for (int r = 0; list && r < group_size(w->group); r++) {
+        double sum = *(const double *)((const char *)&w->sums[r] + offset);
+        json_array_append_new(list, json_real(sum / (double)w->steps));
+    }
+    return list;
+}
+
+yx_status metrics_ranks(metrics *m, int64_t step, rank_watch *w) {
+    bool by_data;
+    double ratio;
+    if (w->steps == 0) return YX_OK;
+    int slow = rank_watch_slowest(w->sums, group_size(w->group), w->steps, &by_data, &ratio);
+    if (slow >= 0 && slow != w->slow) {
+        end_line(m);
+        yx_warn("rank %d (%s) holds up the others: it %s %.2f times as long as the median rank", slow,
+                w->reports[slow].node, by_data ? "waits for its data and computes" : "computes", ratio);
+    }
+    w->slow = slow;
+    json_t *memory = json_array();
+    for (int r = 0; memory && r < group_size(w->group); r++)
+        json_array_append_new(memory, json_integer((json_int_t)w->sums[r].memory));
+    return write_line(m, json_pack("{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "type", "ranks", "step",
+                                   (json_int_t)step, "steps", (json_int_t)w->steps, "compute",
+                                   per_step(w, offsetof(rank_sums, compute)), "data_wait",
+                                   per_step(w, offsetof(rank_sums, data_wait)), "communicate",
+                                   per_step(w, offsetof(rank_sums, communicate)), "exchange",
+                                   per_step(w, offsetof(rank_sums, exchange)), "memory_bytes", memory, "slow",
+                                   slow >= 0 ? json_integer(slow) : json_null()));
 }
 
 yx_status metrics_evaluation(metrics *m, int64_t step, int64_t tokens, int64_t stage, int64_t seq_len,

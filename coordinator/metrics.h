@@ -1,6 +1,7 @@
 // Where a run's figures go: RUN/log.jsonl (every event, one JSON object a line) and standard error (a person's view).
 #pragma once
 #include "coordinator/plan.h"
+#include "coordinator/rank_watch.h"
 #include "worker/evaluate.h"
 #include "worker/worker.h"
 #include <stdio.h>
@@ -23,6 +24,8 @@ yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, con
 // A transition: the banner.
 yx_status metrics_stage(metrics *m, const plan_step *step);
 yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *result, double seconds);
+// Every rank's share of the steps since the last such line; warns of one that holds up the others.
+yx_status metrics_ranks(metrics *m, int64_t step, rank_watch *watch);
 // `step`: optimizer steps done; stage: the stage just trained.
 yx_status metrics_evaluation(metrics *m, int64_t step, int64_t tokens, int64_t stage, int64_t seq_len,
                              const evaluate_result *result, double seconds);

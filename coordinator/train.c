@@ -4,6 +4,7 @@
 #include "coordinator/fallback.h"
 #include "coordinator/ledger.h"
 #include "coordinator/metrics.h"
+#include "coordinator/rank_watch.h"
 #include "coordinator/setup.h"
 #include "coordinator/state.h"
 #include "coordinator/stop.h"
@@ -12,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_CONSECUTIVE_SKIPS = 8 };
+enum { MAX_CONSECUTIVE_SKIPS = 8, RANKS_INTERVAL = 50 }; // steps
 
 typedef struct trainer {
     const train_options *options;
@@ -28,6 +29,9 @@ typedef struct trainer {
     int64_t requested_tokens; // up to where the loader has been asked
     int64_t saved_step, evaluated_step;
     int skips; // in a row
+    rank_watch watch;
+    worker_step_result result; // of the last step, if has_result
+    bool has_result;
 } trainer;
 
 static double now(void) {
@@ -39,24 +43,14 @@ static double now(void) {
 static bool leads(const trainer *t) { return group_rank(t->group) == 0; }
 
 // --- The plan
-// ---------------------------------------------------------------------------------------------------------------- Rank
-// 0 decides and sends; every rank computes the same step for itself and compares.
+// Every rank computes the step for itself, and all compare.
 static yx_status agree_on_step(trainer *t, plan_step *step, bool *stop) {
     yx_status status = YX_OK;
-    plan_step mine;
-    uint64_t signal = stop_requested() ? 1 : 0;
-    YX_CHECK(plan_step_at(&t->setup.plan, t->tokens, &mine));
-    *step = mine;
-    YX_CHECK(group_broadcast(t->group, step, sizeof *step, 0));
-    if (step->hash != mine.hash)
-        status =
-            yx_fail(YX_ERR_MISMATCH,
-                    "the plan of step %lld is %016llx here and %016llx on rank 0: the ranks' configurations, data or "
-                    "programs differ",
-                    (long long)mine.step, (unsigned long long)mine.hash, (unsigned long long)step->hash);
-    YX_CHECK(group_agree(t->group, status));
-    YX_CHECK(group_all_reduce(t->group, &signal, 1, GROUP_U64, GROUP_MAX));
-    *stop = signal != 0;
+    yx_device_info info = {0};
+    YX_CHECK(plan_step_at(&t->setup.plan, t->tokens, step));
+    if (group_size(t->group) > 1) YX_CHECK(t->setup.ops->info(t->setup.device, &info));
+    YX_CHECK(rank_watch_meet(&t->watch, step, stop_requested(), t->has_result ? &t->result : NULL,
+                             info.memory_total - info.memory_free, stop));
 fail:
     return status;
 }
@@ -77,11 +71,11 @@ static bool calibrates(const trainer *t, const plan_step *step) {
     return step->first_of_stage && worker_calibrates(t->worker);
 }
 
-// Keeps the loader one step ahead of the worker.
+// Keeps the loader as many micro-batches ahead of the worker as it wants, and one step at least.
 static yx_status request_ahead(trainer *t) {
     yx_status status = YX_OK;
     int64_t next = t->tokens;
-    for (int ahead = 0; ahead < 2 && next < t->setup.plan.total_tokens; ahead++) {
+    while (next < t->setup.plan.total_tokens && (next < t->requested_tokens || loader_wants(t->loader))) {
         plan_step step;
         YX_CHECK(plan_step_at(&t->setup.plan, next, &step));
         if (next >= t->requested_tokens) {
@@ -165,8 +159,8 @@ static yx_status next_batch(void *context, const micro_batch **out) { return loa
 
 static yx_status one_step(trainer *t, const plan_step *step) {
     yx_status status = YX_OK;
-    worker_step_result result;
     double start = now();
+    t->has_result = false;
     if (step->first_of_stage && leads(t)) YX_CHECK(metrics_stage(&t->metrics, step));
     YX_CHECK(request_ahead(t));
     load_request load = slice(t, step);
@@ -176,16 +170,25 @@ static yx_status one_step(trainer *t, const plan_step *step) {
                              .lr = step->lr,
                              .grad_clip = step->grad_clip,
                              .calibrate = step->first_of_stage};
-    YX_CHECK(worker_step(t->worker, &source, &args, &result));
+    YX_CHECK(worker_step(t->worker, &source, &args, &t->result));
+    t->has_result = true;
     t->tokens += args.tokens;
     t->steps++;
-    if (leads(t)) status = metrics_step(&t->metrics, step, &result, now() - start);
-    if (status == YX_OK) status = record_skip(t, step, &result);
-    if (status == YX_OK) status = fallback_after_step(&t->fallback, t->steps, result.fp8, &t->ledger, leads(t));
+    if (leads(t)) status = metrics_step(&t->metrics, step, &t->result, now() - start);
+    if (status == YX_OK) status = record_skip(t, step, &t->result);
+    if (status == YX_OK) status = fallback_after_step(&t->fallback, t->steps, t->result.fp8, &t->ledger, leads(t));
     YX_CHECK(group_agree(t->group, status));
     YX_CHECK(after_step(t, step));
 fail:
     return status;
+}
+
+// How the ranks fared since the last report.
+static yx_status report_ranks(trainer *t) {
+    yx_status status = YX_OK;
+    if (group_size(t->group) > 1 && leads(t)) status = metrics_ranks(&t->metrics, t->steps, &t->watch);
+    rank_watch_reset(&t->watch);
+    return group_size(t->group) > 1 ? group_agree(t->group, status) : status;
 }
 
 static yx_status loop(trainer *t) {
@@ -200,6 +203,7 @@ static yx_status loop(trainer *t) {
             return yx_fail(YX_ERR_INTERRUPTED, "stopped after step %lld of %lld; the same command continues",
                            (long long)t->steps, (long long)t->setup.plan.total_steps);
         }
+        if (divides(RANKS_INTERVAL, t->steps)) YX_CHECK(report_ranks(t));
         YX_CHECK(one_step(t, &step));
     }
 fail:
@@ -240,8 +244,8 @@ static yx_status create_worker(trainer *t) {
     if (status != YX_OK) return status;
     status = fallback_create(&c->training, c->model.num_layers, t->worker, &t->fallback);
     if (status != YX_OK) return status;
-    return loader_open(t->setup.train, &order, c->data.document_mask, (int)c->data.prefetch, t->setup.micro_tokens,
-                       &t->loader);
+    return loader_open(t->setup.train, &order, c->data.document_mask, (int)c->data.prefetch, group_size(t->group),
+                       t->setup.micro_tokens, &t->loader);
 }
 
 // The newest checkpoint, or a fresh start.
@@ -291,6 +295,7 @@ fail:
 static yx_status start(trainer *t) {
     yx_status status = YX_OK;
     bool resumed = false;
+    YX_CHECK(rank_watch_create(t->group, &t->watch));
     status = ledger_create(&t->ledger);
     if (status == YX_OK && leads(t)) status = yx_make_dirs(t->options->config.run_dir);
     if (status == YX_OK)
@@ -321,6 +326,7 @@ yx_status train_run(const train_options *options, yx_group *group) {
     worker_free(t.worker);
     device_group_close(t.devices);
     ledger_free(&t.ledger);
+    rank_watch_free(&t.watch);
     setup_close(&t.setup);
     return status;
 }

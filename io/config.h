@@ -10,6 +10,7 @@ enum { CONFIG_MAX_STAGES = 64, CONFIG_MAX_TEXT = 512 };
 typedef enum config_schedule { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_WSD, SCHEDULE_CONSTANT } config_schedule;
 typedef enum config_precision { PRECISION_FP32, PRECISION_BF16, PRECISION_FP8 } config_precision;
 // Where the scales of 8-bit operands come from; FORWARD_ONLY: 8 bits in the forward products alone.
+typedef enum config_wire { WIRE_FP32, WIRE_BF16 } config_wire;
 typedef enum config_fp8_recipe { FP8_BOUNDED_DELAYED, FP8_CURRENT, FP8_FORWARD_ONLY } config_fp8_recipe;
 typedef enum config_batch_scaling { BATCH_SCALING_NONE, BATCH_SCALING_SQRT } config_batch_scaling;
 typedef enum config_device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } config_device;
@@ -29,7 +30,7 @@ typedef struct config_data {
     char path[CONFIG_MAX_TEXT];      // prepared shards; "{tokenizer}" (the tokenizer's folder name) is already replaced
     bool document_mask;              // attention and positions start again at each document
     int64_t shuffle_window_blocks;   // blocks of 6,144 tokens a shuffle window holds; 0 = by the corpus's size
-    int64_t prefetch;                // micro-batches the loader prepares ahead
+    int64_t prefetch;                // micro-batches the loader prepares ahead at first
     bool verify;                     // check every shard's block checksums at start
 } config_data;
 
@@ -59,6 +60,7 @@ typedef struct config_training {
     config_precision precision;
     config_fp8_recipe fp8_recipe;
     bool shard_optimizer;       // each rank keeps and updates a part of the moments (ZeRO stage 1)
+    config_wire gradient_wire;  // what the ranks send of gradients
     int64_t gradient_bucket_mb; // MB of gradients that are summed over the ranks at a time
     double fp8_fallback; // clipped share of a tensor's values in a step from which its layer goes to bf16; 0: never
     int64_t fp8_fallback_steps; // how long a layer's first spell in bf16 is; 0: for good

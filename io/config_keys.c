@@ -24,6 +24,7 @@ static const double MAX_TOKENS = 1e15, MAX_SEED = 9007199254740991; // 2^53 - 1
 static const char *const schedules[] = {"cosine", "linear", "wsd", "constant", NULL};
 static const char *const precisions[] = {"fp32", "bf16", "fp8", NULL};
 static const char *const recipes[] = {"bounded-delayed", "current", "forward-only", NULL};
+static const char *const wires[] = {"fp32", "bf16", NULL};
 static const char *const scalings[] = {"none", "sqrt", NULL};
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 
@@ -81,7 +82,9 @@ const config_key config_keys[] = {
      .meaning = "attention and positions start again at each document"},
     {DATA(shuffle_window_blocks), INT(0, 1024), .fallback = "0", .identity = true,
      .meaning = "blocks of 6,144 tokens that a shuffle window holds; 0: an eighth of the shortest stage, at most 1024"},
-    {DATA(prefetch), INT(2, 64), .fallback = "4", .meaning = "micro-batches the loader prepares ahead"},
+    {DATA(prefetch), INT(2, 64), .fallback = "4",
+     .meaning =
+         "micro-batches the loader prepares ahead; up to four times as many, 64 at most, once the worker has waited"},
     {DATA(verify), .type = TYPE_BOOL, .fallback = "false",
      .meaning = "check every shard's digest, checksums and ids before the first step"},
 
@@ -141,6 +144,9 @@ const config_key config_keys[] = {
     {TRAINING(shard_optimizer), .type = TYPE_BOOL, .fallback = "false",
      .meaning = "several ranks: each keeps the moments of its part of the parameters and updates those (ZeRO stage 1): "
                 "less memory, the same bits"},
+    {TRAINING(gradient_wire), NAME(wires), .fallback = "fp32",
+     .meaning =
+         "several ranks: format in which gradients are sent and summed; bf16: half of the traffic, rounded sums"},
     {TRAINING(gradient_bucket_mb), INT(1, 4096), .fallback = "32",
      .meaning = "several ranks: MB of gradients that are summed at a time, while the backward pass goes on"},
     {TRAINING(seed), INT(0, MAX_SEED), .fallback = "1", .identity = true,

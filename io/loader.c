@@ -1,5 +1,5 @@
 #include "io/loader.h"
-#include "common/hash.h"
+#include "io/loader_fill.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -7,28 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROW = ORDER_BLOCK_TOKENS + 1, GROUP = 64, CACHE_LINE = 16, MICRO_MULTIPLE = 128, MAX_MESSAGE = 2048 };
-
-// The blocks of one shuffle window, read when they are first needed. A block's sequences are scattered over the whole
-// window, so each block is read once in one piece instead of once a sequence.
-typedef struct window_cache {
-    int64_t epoch, window; // -1: none yet
-    uint32_t *rows;        // [window_blocks, ROW]: each block and the token behind it
-    bool *loaded;          // [window_blocks]
-} window_cache;
+enum { MICRO_MULTIPLE = 128, MAX_MESSAGE = 2048 };
 
 typedef struct slot {
     micro_batch batch;
     bool last_of_step;
+    struct slot *next_free;
 } slot;
 
-struct loader {
-    const dataset *data;
-    data_order order;
-    bool document_mask;
-    int64_t depth, max_micro_tokens;
-    window_cache cache; // the thread's own
+enum { KEPT = 2 }; // micro-batches that stay with the caller
 
+struct loader {
+    loader_filler filler; // the thread's own
+    int64_t max_micro_tokens;
     pthread_t thread;
     bool thread_started;
     pthread_mutex_t lock;
@@ -37,12 +28,16 @@ struct loader {
     bool stop;
     load_request queue[LOADER_MAX_STEPS]; // steps with micro-batches not filled yet; the first is being filled
     int queued;
-    int64_t next_micro;  // of queue[0]
-    int64_t outstanding; // steps requested and not taken to their end
-    int64_t generation;  // counts cancels: a filling that began before one is dropped
-    slot *slots;         // ring of depth + 2: two stay with the caller
-    int64_t next_fill, next_take;
-    yx_status failure; // of the thread
+    int64_t next_micro;                  // of queue[0]
+    int64_t outstanding;                 // steps requested and not taken to their end
+    int64_t requested;                   // micro-batches requested and not taken
+    int64_t generation;                  // counts cancels: a filling that began before one is dropped
+    int64_t depth, most;                 // micro-batches ahead, now and at most
+    slot *filled[LOADER_MAX_DEPTH];      // ring
+    slot *kept[KEPT];                    // what was taken last, the newest behind
+    slot *free;                          // the last one used first: its memory is near
+    int64_t next_fill, next_take, taken; // taken: since the last cancel
+    yx_status failure;                   // of the thread
     char message[MAX_MESSAGE], origin[256];
 };
 
@@ -52,113 +47,47 @@ int64_t loader_num_micro_batches(const load_request *request) {
     return n > 0 ? n : 1;
 }
 
-// --- Filling
-// ----------------------------------------------------------------------------------------------------------- Puts a
-// sequence of n tokens (and the one behind it) at `at`. index: what tells it apart in the hash.
-static void place(micro_batch *out, int64_t at, const uint32_t *tokens, int64_t n, uint32_t eot, bool document_mask,
-                  uint64_t index) {
-    int32_t *token = out->token + at, *target = out->target + at, *seq_start = out->seq_start + at;
-    memcpy(token, tokens, (size_t)n * sizeof *token);
-    memcpy(target, tokens + 1, (size_t)n * sizeof *target);
-    int32_t start = (int32_t)at;
-    for (int32_t i = 0; i < n; i++) {
-        if (document_mask) start = tokens[i] == eot ? (int32_t)at + i : start;
-        seq_start[i] = start;
-    }
-    out->num_scored += n;
-    out->token_hash += yx_hash64(tokens, (size_t)(n + 1) * sizeof *tokens, index);
-}
-
-static void start_batch(micro_batch *out, int64_t micro_tokens) {
-    out->num_tokens = micro_tokens;
-    out->num_scored = 0;
-    out->token_hash = 0;
-}
-
-static void pad(micro_batch *out) {
-    for (int64_t i = out->num_scored; i < out->num_tokens; i++) {
-        out->token[i] = 0;
-        out->target[i] = -1;
-        out->seq_start[i] = (int32_t)i;
-    }
-}
-
-// Tokens [begin, begin + count] of the stream, one more than `count`: behind the last token comes the first document's
-// end-of-text token again.
-static yx_status read_with_next(const dataset *data, int64_t begin, int64_t count, uint32_t *tokens) {
-    const dataset_info *info = dataset_get_info(data);
-    bool at_end = begin + count == info->num_tokens;
-    yx_status status = dataset_read(data, begin, at_end ? count : count + 1, tokens);
-    if (at_end) tokens[count] = info->eot_id;
-    return status;
-}
-
-// The row of a block, from the cache or read into it.
-static yx_status get_row(loader *l, const order_place *p, const uint32_t **row) {
-    window_cache *c = &l->cache;
-    if (c->epoch != p->epoch || c->window != p->window) {
-        memset(c->loaded, 0, (size_t)l->order.window_blocks * sizeof *c->loaded);
-        c->epoch = p->epoch;
-        c->window = p->window;
-    }
-    uint32_t *data = c->rows + p->block_in_window * ROW;
-    *row = data;
-    if (c->loaded[p->block_in_window]) return YX_OK;
-    int64_t block = order_block(&l->order, p->epoch, p->window, p->block_in_window);
-    yx_status status = read_with_next(l->data, block * ORDER_BLOCK_TOKENS, ORDER_BLOCK_TOKENS, data);
-    c->loaded[p->block_in_window] = status == YX_OK;
-    return status;
-}
-
-// Where the tokens of sequences [first, first + n) of the request lie, n ≤ GROUP.
-static yx_status locate_group(loader *l, const load_request *r, int64_t first, int64_t n, const uint32_t **tokens) {
-    yx_status status = YX_OK;
-    for (int64_t i = 0; i < n; i++) {
-        order_place where;
-        const uint32_t *row;
-        order_locate(&l->order, r->position + (first + i) * r->seq_len, r->seq_len, &where);
-        YX_CHECK(get_row(l, &where, &row));
-        tokens[i] = row + where.token_in_block;
-        __builtin_prefetch(tokens[i]);
-        __builtin_prefetch(tokens[i] + (r->seq_len < CACHE_LINE ? r->seq_len : CACHE_LINE));
-    }
-fail:
-    return status;
-}
-
-// Short sequences lie scattered over megabytes, so a group of them is located, and asked of the memory, before it is
-// copied. A group does not cross a multiple of the block, hence no window border, where the rows change.
-static yx_status fill(loader *l, const load_request *r, int64_t micro, micro_batch *out) {
-    yx_status status = YX_OK;
-    uint32_t eot = dataset_get_info(l->data)->eot_id;
-    const uint32_t *tokens[GROUP];
-    int64_t per = r->micro_tokens / r->seq_len, first = r->first_sequence + micro * per;
-    int64_t n = r->first_sequence + r->num_sequences - first, group;
-    if (n > per) n = per;
-    start_batch(out, r->micro_tokens);
-    for (int64_t done = 0; done < n; done += group) {
-        int64_t index = first + done, in_block = (r->position + index * r->seq_len) % ORDER_BLOCK_TOKENS;
-        group = (ORDER_BLOCK_TOKENS - in_block) / r->seq_len;
-        if (group > GROUP) group = GROUP;
-        if (group > n - done) group = n - done;
-        YX_CHECK(locate_group(l, r, index, group, tokens));
-        for (int64_t i = 0; i < group; i++)
-            place(out, (done + i) * r->seq_len, tokens[i], r->seq_len, eot, l->document_mask, (uint64_t)(index + i));
-    }
-    pad(out);
-fail:
-    return status;
-}
-
 // --- The thread -----------------------------------------------------------------------------------------------------
 static bool may_fill(const loader *l) {
     return l->queued > 0 && l->failure == YX_OK && l->next_fill - l->next_take < l->depth;
 }
 
+static void put_back(loader *l, slot *s) {
+    if (!s) return;
+    s->next_free = l->free;
+    l->free = s;
+}
+
+static void free_slot(slot *s) {
+    if (!s) return;
+    free(s->batch.token);
+    free(s->batch.target);
+    free(s->batch.seq_start);
+    free(s);
+}
+
+static slot *new_slot(int64_t tokens) {
+    slot *s = calloc(1, sizeof *s);
+    if (!s) return NULL;
+    s->batch.token = malloc((size_t)tokens * sizeof *s->batch.token);
+    s->batch.target = malloc((size_t)tokens * sizeof *s->batch.target);
+    s->batch.seq_start = malloc((size_t)tokens * sizeof *s->batch.seq_start);
+    if (s->batch.token && s->batch.target && s->batch.seq_start) return s;
+    free_slot(s);
+    return NULL;
+}
+
+// Under the lock: a place to fill, a new one where the loader has grown.
+static slot *get_slot(loader *l) {
+    slot *s = l->free;
+    if (s) l->free = s->next_free;
+    return s ? s : new_slot(l->max_micro_tokens);
+}
+
 // Under the lock: the micro-batch that was filled becomes visible.
 static void publish(loader *l, slot *filled, int64_t num_micro) {
     filled->last_of_step = l->next_micro + 1 == num_micro;
-    l->next_fill++;
+    l->filled[l->next_fill++ % LOADER_MAX_DEPTH] = filled;
     l->next_micro++;
     if (!filled->last_of_step) return;
     l->next_micro = 0;
@@ -172,22 +101,30 @@ static void record_failure(loader *l, yx_status status) {
     snprintf(l->origin, sizeof l->origin, "%s", yx_message_origin());
 }
 
+// Under the lock, which is free meanwhile: the next micro-batch.
+static void fill_next(loader *l) {
+    load_request request = l->queue[0];
+    int64_t micro = l->next_micro, generation = l->generation;
+    slot *target = get_slot(l);
+    yx_status status = target ? YX_OK : yx_fail(YX_ERR_NO_MEMORY, "no memory for a micro-batch");
+    pthread_mutex_unlock(&l->lock);
+    if (status == YX_OK) status = loader_filler_fill(&l->filler, &request, micro, &target->batch);
+    pthread_mutex_lock(&l->lock);
+    bool dropped = generation != l->generation;
+    if (dropped || status != YX_OK) put_back(l, target);
+    if (dropped) return;
+    if (status == YX_OK) publish(l, target, loader_num_micro_batches(&request));
+    else record_failure(l, status);
+    pthread_cond_signal(&l->ready);
+}
+
 static void *work(void *arg) {
     loader *l = arg;
     pthread_mutex_lock(&l->lock);
     for (;;) {
         while (!l->stop && !may_fill(l)) pthread_cond_wait(&l->work, &l->lock);
         if (l->stop) break;
-        load_request request = l->queue[0];
-        int64_t micro = l->next_micro, generation = l->generation;
-        slot *target = &l->slots[l->next_fill % (l->depth + 2)];
-        pthread_mutex_unlock(&l->lock);
-        yx_status status = fill(l, &request, micro, &target->batch);
-        pthread_mutex_lock(&l->lock);
-        if (generation != l->generation) continue;
-        if (status == YX_OK) publish(l, target, loader_num_micro_batches(&request));
-        else record_failure(l, status);
-        pthread_cond_signal(&l->ready);
+        fill_next(l);
     }
     pthread_mutex_unlock(&l->lock);
     return NULL;
@@ -205,25 +142,17 @@ static yx_status start_thread(loader *l) {
 }
 
 // --- Opening and closing --------------------------------------------------------------------------------------------
-static yx_status allocate_batch(micro_batch *b, int64_t tokens) {
-    b->token = malloc((size_t)tokens * sizeof *b->token);
-    b->target = malloc((size_t)tokens * sizeof *b->target);
-    b->seq_start = malloc((size_t)tokens * sizeof *b->seq_start);
-    return b->token && b->target && b->seq_start
-               ? YX_OK
-               : yx_fail(YX_ERR_NO_MEMORY, "no memory for micro-batches of %lld tokens", (long long)tokens);
+int64_t loader_most_ahead(int64_t depth) {
+    return depth * LOADER_GROWTH < LOADER_MAX_DEPTH ? depth * LOADER_GROWTH : LOADER_MAX_DEPTH;
 }
 
 static yx_status allocate(loader *l) {
     yx_status status = YX_OK;
-    size_t blocks = (size_t)l->order.window_blocks;
-    // Pages of blocks that are never needed are never touched.
-    l->cache.rows = malloc(blocks * ROW * sizeof *l->cache.rows);
-    l->cache.loaded = calloc(blocks, sizeof *l->cache.loaded);
-    l->slots = calloc((size_t)l->depth + 2, sizeof *l->slots);
-    if (!l->cache.rows || !l->cache.loaded || !l->slots)
-        YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a shuffle window of %zu blocks", blocks);
-    for (int64_t i = 0; i < l->depth + 2; i++) YX_CHECK(allocate_batch(&l->slots[i].batch, l->max_micro_tokens));
+    for (int64_t i = 0; i < l->depth + KEPT; i++) {
+        slot *s = new_slot(l->max_micro_tokens);
+        if (!s) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for micro-batches of %lld tokens", (long long)l->max_micro_tokens);
+        put_back(l, s);
+    }
 fail:
     return status;
 }
@@ -233,27 +162,27 @@ static yx_status check_arguments(const dataset *data, const data_order *order, i
     if (order->blocks_per_epoch < 1 || order->blocks_per_epoch > blocks || order->window_blocks < 1)
         return yx_fail(YX_ERR_INTERNAL, "an epoch of %lld blocks and windows of %lld for a data set of %lld blocks",
                        (long long)order->blocks_per_epoch, (long long)order->window_blocks, (long long)blocks);
-    if (depth < 2 || max_micro_tokens < 1 || max_micro_tokens % MICRO_MULTIPLE != 0 || max_micro_tokens > INT32_MAX)
+    if (depth < 2 || depth > LOADER_MAX_DEPTH || max_micro_tokens < 1 || max_micro_tokens % MICRO_MULTIPLE != 0 ||
+        max_micro_tokens > INT32_MAX)
         return yx_fail(YX_ERR_INTERNAL, "%d micro-batches of %lld tokens ahead", depth, (long long)max_micro_tokens);
     return YX_OK;
 }
 
-yx_status loader_open(const dataset *data, const data_order *order, bool document_mask, int depth,
+yx_status loader_open(const dataset *data, const data_order *order, bool document_mask, int depth, int num_ranks,
                       int64_t max_micro_tokens, loader **out) {
     yx_status status = check_arguments(data, order, depth, max_micro_tokens);
     if (status != YX_OK) return status;
     loader *l = calloc(1, sizeof *l);
     if (!l) return yx_fail(YX_ERR_NO_MEMORY, "no memory");
-    l->data = data;
-    l->order = *order;
-    if (l->order.window_blocks > order->blocks_per_epoch) l->order.window_blocks = order->blocks_per_epoch;
-    l->document_mask = document_mask;
+    data_order used = *order;
+    if (used.window_blocks > used.blocks_per_epoch) used.window_blocks = used.blocks_per_epoch;
     l->depth = depth;
+    l->most = loader_most_ahead(depth);
     l->max_micro_tokens = max_micro_tokens;
-    l->cache.epoch = -1;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->ready, NULL);
+    YX_CHECK(loader_filler_open(data, &used, document_mask, num_ranks, &l->filler));
     YX_CHECK(allocate(l));
     YX_CHECK(start_thread(l));
     *out = l;
@@ -272,14 +201,13 @@ void loader_close(loader *l) {
         pthread_mutex_unlock(&l->lock);
         pthread_join(l->thread, NULL);
     }
-    for (int64_t i = 0; l->slots && i < l->depth + 2; i++) {
-        free(l->slots[i].batch.token);
-        free(l->slots[i].batch.target);
-        free(l->slots[i].batch.seq_start);
+    for (; l->next_take < l->next_fill; l->next_take++) put_back(l, l->filled[l->next_take % LOADER_MAX_DEPTH]);
+    for (int i = 0; i < KEPT; i++) put_back(l, l->kept[i]);
+    for (slot *s = l->free, *next; s; s = next) {
+        next = s->next_free;
+        free_slot(s);
     }
-    free(l->slots);
-    free(l->cache.rows);
-    free(l->cache.loaded);
+    loader_filler_close(&l->filler);
     pthread_cond_destroy(&l->ready);
     pthread_cond_destroy(&l->work);
     pthread_mutex_destroy(&l->lock);
@@ -307,10 +235,40 @@ yx_status loader_request(loader *l, const load_request *request) {
     } else {
         l->queue[l->queued++] = *request;
         l->outstanding++;
+        l->requested += loader_num_micro_batches(request);
         pthread_cond_signal(&l->work);
     }
     pthread_mutex_unlock(&l->lock);
     return status;
+}
+
+yx_status loader_fill(loader *l, const load_request *request, int64_t micro, micro_batch *out) {
+    yx_status status = check_request(l, request);
+    if (status == YX_OK && (micro < 0 || micro >= loader_num_micro_batches(request)))
+        status = yx_fail(YX_ERR_INTERNAL, "no micro-batch %lld", (long long)micro);
+    return status == YX_OK ? loader_filler_fill(&l->filler, request, micro, out) : status;
+}
+
+bool loader_wants(loader *l) {
+    pthread_mutex_lock(&l->lock);
+    bool wants = l->outstanding + 2 <= LOADER_MAX_STEPS && (l->outstanding < 2 || l->requested <= l->depth);
+    pthread_mutex_unlock(&l->lock);
+    return wants;
+}
+
+int64_t loader_depth(loader *l) {
+    pthread_mutex_lock(&l->lock);
+    int64_t depth = l->depth;
+    pthread_mutex_unlock(&l->lock);
+    return depth;
+}
+
+// Under the lock: the caller has to wait. At the start it always has; later it means that reading is uneven, and more
+// has to be ready.
+static void wait_ready(loader *l) {
+    if (l->taken > 0) l->depth = l->depth * 2 < l->most ? l->depth * 2 : l->most;
+    pthread_cond_signal(&l->work);
+    while (l->next_fill == l->next_take && l->failure == YX_OK) pthread_cond_wait(&l->ready, &l->lock);
 }
 
 // Under the lock.
@@ -319,7 +277,12 @@ static yx_status take(loader *l, const micro_batch **out) {
         yx_set_message(l->message, l->origin);
         return l->failure;
     }
-    slot *taken = &l->slots[l->next_take++ % (l->depth + 2)];
+    slot *taken = l->filled[l->next_take++ % LOADER_MAX_DEPTH];
+    put_back(l, l->kept[0]);
+    l->kept[0] = l->kept[1];
+    l->kept[1] = taken;
+    l->taken++;
+    l->requested--;
     if (taken->last_of_step) l->outstanding--;
     *out = &taken->batch;
     pthread_cond_signal(&l->work);
@@ -330,8 +293,7 @@ yx_status loader_next(loader *l, const micro_batch **out) {
     pthread_mutex_lock(&l->lock);
     yx_status status = YX_OK;
     if (l->outstanding == 0) status = yx_fail(YX_ERR_INTERNAL, "no micro-batch was requested");
-    while (status == YX_OK && l->next_fill == l->next_take && l->failure == YX_OK)
-        pthread_cond_wait(&l->ready, &l->lock);
+    if (status == YX_OK && l->next_fill == l->next_take && l->failure == YX_OK) wait_ready(l);
     if (status == YX_OK) status = take(l, out);
     pthread_mutex_unlock(&l->lock);
     return status;
@@ -342,31 +304,8 @@ void loader_cancel(loader *l) {
     l->generation++;
     l->queued = 0;
     l->next_micro = 0;
-    l->outstanding = 0;
-    l->next_fill = l->next_take;
+    l->outstanding = l->requested = l->taken = 0;
+    for (; l->next_take < l->next_fill; l->next_take++) put_back(l, l->filled[l->next_take % LOADER_MAX_DEPTH]);
     l->failure = YX_OK;
     pthread_mutex_unlock(&l->lock);
-}
-
-// --- Validation -----------------------------------------------------------------------------------------------------
-yx_status loader_fill_windows(const dataset *data, bool document_mask, int64_t begin, int64_t seq_len,
-                              int64_t micro_tokens, micro_batch *out, int64_t *next) {
-    const dataset_info *info = dataset_get_info(data);
-    if (begin < 0 || begin >= info->num_tokens || seq_len < 1 || micro_tokens < seq_len || micro_tokens > INT32_MAX)
-        return yx_fail(YX_ERR_INTERNAL, "windows of %lld from token %lld of %lld in micro-batches of %lld",
-                       (long long)seq_len, (long long)begin, (long long)info->num_tokens, (long long)micro_tokens);
-    int64_t count = micro_tokens / seq_len * seq_len, left = info->num_tokens - begin;
-    if (count > left) count = left;
-    uint32_t *tokens = malloc((size_t)(count + 1) * sizeof *tokens);
-    if (!tokens) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %lld tokens", (long long)count);
-    yx_status status = read_with_next(data, begin, count, tokens);
-    start_batch(out, micro_tokens);
-    for (int64_t at = 0; at < count && status == YX_OK; at += seq_len) {
-        int64_t n = count - at < seq_len ? count - at : seq_len;
-        place(out, at, tokens + at, n, info->eot_id, document_mask, (uint64_t)(at / seq_len));
-    }
-    pad(out);
-    *next = begin + count;
-    free(tokens);
-    return status;
 }

@@ -25,21 +25,33 @@ typedef struct load_request {
 // ceil(num_sequences / floor(M / T)), at least 1.
 int64_t loader_num_micro_batches(const load_request *request);
 
-enum { LOADER_MAX_STEPS = 4 };
+enum { LOADER_MAX_STEPS = 64, LOADER_MAX_DEPTH = 64, LOADER_GROWTH = 4 };
 
 typedef struct loader loader;
 // `document_mask`: attention and positions start at each document's end-of-text token; otherwise at the sequence's
-// start. `depth`: micro-batches prepared ahead (at least 2). The data set must outlive the loader. The loader keeps the
-// blocks of the shuffle window it is in: up to 24 KiB · window_blocks of memory.
-yx_status loader_open(const dataset *data, const data_order *order, bool document_mask, int depth,
+// start. `depth`: micro-batches prepared ahead at first (at least 2); while loader_next has to wait it doubles, up to
+// loader_most_ahead. `num_ranks`: that share a step: what one of several reads is its own slice, not whole blocks,
+// where sequences are long. The data set must outlive the loader. The loader keeps the blocks of the shuffle window it
+// is in: up to 24 KiB · window_blocks of memory.
+yx_status loader_open(const dataset *data, const data_order *order, bool document_mask, int depth, int num_ranks,
                       int64_t max_micro_tokens, loader **out);
 void loader_close(loader *l);
+// The micro-batches that may ever be ahead, for a `depth` to begin with: LOADER_GROWTH times it, at most
+// LOADER_MAX_DEPTH.
+int64_t loader_most_ahead(int64_t depth);
+// How many are prepared ahead now.
+int64_t loader_depth(loader *l);
 // Queues a step's micro-batches; the thread starts at once. At most LOADER_MAX_STEPS may be requested and not taken to
 // their last micro-batch; one more fails (YX_ERR_INTERNAL).
 yx_status loader_request(loader *l, const load_request *request);
+// Requested is less than the loader prepares ahead, or less than two steps; there is room for two more.
+bool loader_wants(loader *l);
 // The next micro-batch in the order requested; valid until the next call but one. Waits for the thread; a reading
 // failure of the thread is returned here, again at every call until loader_cancel.
 yx_status loader_next(loader *l, const micro_batch **out);
+// Fills a micro-batch of a request in the calling thread, while nothing is requested: for measurements. The caller has
+// arrays of request->micro_tokens in `out`.
+yx_status loader_fill(loader *l, const load_request *request, int64_t micro, micro_batch *out);
 // Drops what was requested and not yet taken.
 void loader_cancel(loader *l);
 

@@ -31,27 +31,47 @@ static inline uint64_t feistel(uint64_t index, uint64_t a, uint64_t b, uint64_t 
     return x * b + y;
 }
 
-uint64_t order_permute(uint64_t index, uint64_t n, uint64_t key) {
-    uint64_t a = root_above(n), b = (n + a - 1) / a; // a·b < n + a: nearly no index has to walk
+// a·b < n + a: nearly no index has to walk.
+static inline uint64_t permute(uint64_t index, uint64_t n, uint64_t a, uint64_t b, uint64_t key) {
     do index = feistel(index, a, b, key);
     while (index >= n);
     return index;
 }
 
+uint64_t order_permute(uint64_t index, uint64_t n, uint64_t key) {
+    uint64_t a = root_above(n), b = (n + a - 1) / a;
+    return permute(index, n, a, b, key);
+}
+
+void order_window_at(const data_order *order, int64_t position, int64_t seq_len, order_window *w) {
+    int64_t epoch_tokens = order->blocks_per_epoch * ORDER_BLOCK_TOKENS, in_epoch = position % epoch_tokens;
+    int64_t window_tokens = order->window_blocks * ORDER_BLOCK_TOKENS;
+    w->epoch = position / epoch_tokens;
+    w->window = in_epoch / window_tokens;
+    w->position = position - in_epoch % window_tokens;
+    w->blocks = order->blocks_per_epoch - w->window * order->window_blocks;
+    if (w->blocks > order->window_blocks) w->blocks = order->window_blocks;
+    w->seq_len = seq_len;
+    w->per_block = ORDER_BLOCK_TOKENS / seq_len;
+    uint64_t key = yx_mix64(yx_mix64(order->seed, SEQUENCE_LEVEL), (uint64_t)w->epoch);
+    w->key = yx_mix64(yx_mix64(key, (uint64_t)w->window), (uint64_t)seq_len);
+    w->a = root_above((uint64_t)(w->blocks * w->per_block));
+    w->b = ((uint64_t)(w->blocks * w->per_block) + w->a - 1) / w->a;
+}
+
+void order_window_locate(const order_window *w, int64_t position, order_place *place) {
+    uint64_t index = (uint64_t)((position - w->position) / w->seq_len);
+    index = permute(index, (uint64_t)(w->blocks * w->per_block), w->a, w->b, w->key);
+    place->epoch = w->epoch;
+    place->window = w->window;
+    place->block_in_window = (int64_t)index / w->per_block;
+    place->token_in_block = (int64_t)index % w->per_block * w->seq_len;
+}
+
 void order_locate(const data_order *order, int64_t position, int64_t seq_len, order_place *place) {
-    int64_t epoch_tokens = order->blocks_per_epoch * ORDER_BLOCK_TOKENS;
-    int64_t window_tokens = order->window_blocks * ORDER_BLOCK_TOKENS, per_block = ORDER_BLOCK_TOKENS / seq_len;
-    int64_t in_epoch = position % epoch_tokens;
-    place->epoch = position / epoch_tokens;
-    place->window = in_epoch / window_tokens;
-    int64_t blocks = order->blocks_per_epoch - place->window * order->window_blocks;
-    if (blocks > order->window_blocks) blocks = order->window_blocks;
-    uint64_t key = yx_mix64(yx_mix64(order->seed, SEQUENCE_LEVEL), (uint64_t)place->epoch);
-    key = yx_mix64(yx_mix64(key, (uint64_t)place->window), (uint64_t)seq_len);
-    int64_t index = in_epoch % window_tokens / seq_len;
-    index = (int64_t)order_permute((uint64_t)index, (uint64_t)(blocks * per_block), key);
-    place->block_in_window = index / per_block;
-    place->token_in_block = index % per_block * seq_len;
+    order_window window;
+    order_window_at(order, position, seq_len, &window);
+    order_window_locate(&window, position, place);
 }
 
 int64_t order_block(const data_order *order, int64_t epoch, int64_t window, int64_t block_in_window) {

@@ -27,6 +27,18 @@ typedef struct order_place {
 // Sequence of length T that starts `position` tokens into the run (position counts tokens consumed over all epochs; it
 // is a multiple of T since the last window boundary). T divides the block.
 void order_locate(const data_order *order, int64_t position, int64_t seq_len, order_place *place);
+// What order_locate finds once for all sequences of a window.
+typedef struct order_window {
+    int64_t epoch, window, blocks; // blocks: of this window
+    int64_t seq_len, per_block;
+    int64_t position; // where it begins
+    uint64_t key, a, b;
+} order_window;
+
+// The window that `position` is in.
+void order_window_at(const data_order *order, int64_t position, int64_t seq_len, order_window *out);
+// The sequence at `position`, which is in the window.
+void order_window_locate(const order_window *w, int64_t position, order_place *place);
 // The block of the stream (0 … blocks_per_epoch − 1) that block `block_in_window` of a window stands for.
 int64_t order_block(const data_order *order, int64_t epoch, int64_t window, int64_t block_in_window);
 // Both in one: `*token` gets the stream offset of the sequence's first token.

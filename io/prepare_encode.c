@@ -8,7 +8,7 @@
 #include <time.h>
 
 // What is in flight takes the texts, up to four times as much for their tokens, and what the slots keep.
-enum { SLOTS_PER_THREAD = 16, MAX_BYTES_IN_FLIGHT = 64 << 20, KEEP_BUFFER = 256 << 10, MAX_MESSAGE = 2048 };
+enum { SLOTS_PER_THREAD = 64, MAX_BYTES_IN_FLIGHT = 64 << 20, KEEP_BUFFER = 64 << 10, MAX_MESSAGE = 2048 };
 static const long wait_nanoseconds = 100000000;
 
 typedef struct slot {
@@ -28,7 +28,7 @@ struct encode_pool {
     pthread_mutex_t lock;
     pthread_cond_t work, done, room;
     // Under the lock.
-    int64_t submitted, begun, released;
+    int64_t submitted, begun, finished, released;
     int64_t bytes;  // of the texts in flight
     bool lent;      // the taker has the oldest slot
     bool ended;     // nothing more is submitted
@@ -91,6 +91,12 @@ static yx_status equip(worker *w) {
     return status;
 }
 
+// Waking a thread for every document would cost as much as a tenth of encoding it: the taker sleeps until a quarter of
+// the places is ready, or nothing is left to do.
+static bool is_worth_waking(const encode_pool *p) {
+    return p->finished - p->released >= p->n_slots / 4 || p->begun == p->submitted;
+}
+
 static void *work(void *arg) {
     encode_pool *p = arg;
     worker w = {.options = &p->options};
@@ -104,7 +110,8 @@ static void *work(void *arg) {
         run(&w, broken, s);
         pthread_mutex_lock(&p->lock);
         s->done = true;
-        pthread_cond_signal(&p->done);
+        p->finished++;
+        if (is_worth_waking(p)) pthread_cond_signal(&p->done);
     }
     pthread_mutex_unlock(&p->lock);
     tokenizer_scratch_free(w.scratch);
@@ -206,9 +213,19 @@ static bool is_full(const encode_pool *p) {
     return in_flight == p->n_slots || (in_flight > 0 && p->bytes > MAX_BYTES_IN_FLIGHT);
 }
 
+// As with the taker: once all places are full, the reader sleeps until half of them are free.
+static bool has_much_room(const encode_pool *p) {
+    return p->submitted - p->released <= p->n_slots / 2 && p->bytes <= MAX_BYTES_IN_FLIGHT / 2;
+}
+
+static void await_room(encode_pool *p) {
+    if (!is_full(p)) return;
+    while (!p->stop && !has_much_room(p)) pthread_cond_wait(&p->room, &p->lock);
+}
+
 yx_status encode_pool_submit(encode_pool *p, const char *text, size_t size, const encode_job *job) {
     pthread_mutex_lock(&p->lock);
-    while (!p->stop && is_full(p)) pthread_cond_wait(&p->room, &p->lock);
+    await_room(p);
     bool stop = p->stop;
     slot *s = &p->slots[p->submitted % p->n_slots];
     pthread_mutex_unlock(&p->lock);
@@ -244,7 +261,7 @@ static void release(encode_pool *p) {
     trim(s);
     p->released++;
     p->lent = false;
-    pthread_cond_signal(&p->room);
+    if (has_much_room(p)) pthread_cond_signal(&p->room);
 }
 
 static encode_state look(const encode_pool *p) {

@@ -5,19 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-// Straight from the page cache, where reading back has just put the file.
-static yx_status digest(int fd, const char *path, size_t size, char sha256[YX_SHA256_HEX]) {
-    void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (data == MAP_FAILED) return yx_fail_errno("cannot read %s", path);
-    posix_madvise(data, size, POSIX_MADV_SEQUENTIAL);
-    yx_status status = yx_sha256(data, size, sha256);
-    munmap(data, size);
-    return status;
-}
 
 // Shards never change: nobody may write to them any more.
 static yx_status seal(const char *path, manifest_shard *entry) {
@@ -29,7 +18,6 @@ static yx_status seal(const char *path, manifest_shard *entry) {
         goto fail;
     }
     entry->file_bytes = info.st_size;
-    YX_CHECK(digest(fd, path, (size_t)info.st_size, entry->sha256));
 fail:
     if (fd >= 0) close(fd);
     return status;
@@ -40,7 +28,7 @@ static yx_status finish_shard(prepare_finish *f, int split) {
     char *path = NULL;
     shard_writer *w = f->writer[split];
     f->writer[split] = NULL;
-    YX_CHECK(shard_writer_close(w));
+    YX_CHECK(shard_writer_close(w, f->entry[split].sha256));
     YX_CHECK(yx_format(&path, "%s/%s", f->folder, f->entry[split].file));
     YX_CHECK(seal(path, &f->entry[split]));
     json_t *list = json_object_get(json_object_get(f->state, "splits"), manifest_split_name(split));

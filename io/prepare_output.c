@@ -333,10 +333,10 @@ fail:
     return status;
 }
 
-static bool contains(const uint32_t *ids, size_t count, int64_t id) {
-    for (size_t i = 0; i < count; i++)
-        if (ids[i] == id) return true;
-    return false;
+static bool contains(const uint32_t *ids, size_t count, uint32_t id) {
+    bool found = false;
+    for (size_t i = 0; i < count; i++) found |= ids[i] == id; // without a way out: for the vector unit
+    return found;
 }
 
 static bool is_dropped(const prepare_output *o, const encode_job *doc, prepare_drop *reason) {

@@ -2,6 +2,8 @@
 #include "common/file.h"
 #include "io/shard_file.h"
 #include "io/shard_manifest.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,8 +54,7 @@ static yx_status check_shard(const shard_manifest *m, const shard_file *f, int s
 static yx_status verify_shard(const shard_file *f, const manifest_shard *entry) {
     yx_status status = YX_OK;
     char sha256[YX_SHA256_HEX];
-    YX_CHECK(shard_file_verify(f)); // before the digest: it names the place
-    YX_CHECK(yx_sha256_file(f->path, sha256));
+    YX_CHECK(shard_file_verify(f, sha256));
     if (strcmp(sha256, entry->sha256) != 0)
         YX_FAIL(YX_ERR_DATA, "%s is damaged: its SHA-256 is not the one in the manifest", f->path);
 fail:
@@ -239,4 +240,22 @@ yx_status dataset_read_docs(const dataset *d, int64_t first, int64_t count, uint
     }
 fail:
     return status;
+}
+
+void dataset_will_need(const dataset *d, int64_t begin, int64_t count) {
+    for (int i = find_shard(d->token_begin, d->info.n_shards, begin); count > 0 && i < d->info.n_shards; i++) {
+        const shard_file *f = &d->shards[i];
+        int64_t left = d->token_begin[i + 1] - begin, n = count < left ? count : left;
+        posix_fadvise(f->fd, f->tokens_at + (begin - d->token_begin[i]) * 4, n * 4, POSIX_FADV_WILLNEED);
+        begin += n;
+        count -= n;
+    }
+}
+
+yx_status dataset_forget(const dataset *d) {
+    for (int i = 0; i < d->info.n_shards; i++) {
+        errno = posix_fadvise(d->shards[i].fd, 0, 0, POSIX_FADV_DONTNEED);
+        if (errno != 0) return yx_fail_errno("cannot drop %s from the cache", d->shards[i].path);
+    }
+    return YX_OK;
 }

@@ -1,5 +1,6 @@
 // Token shards (HDF5, immutable) and the data set a folder of them makes. docs/data-format.md describes the file.
 #pragma once
+#include "common/hash.h"
 #include "common/status.h"
 #include <stdint.h>
 
@@ -35,6 +36,11 @@ yx_status dataset_read(const dataset *d, int64_t begin, int64_t count, uint32_t 
 // First token (its end-of-text token) of documents [first, first + count), and the UTF-8 bytes of each.
 yx_status dataset_read_docs(const dataset *d, int64_t first, int64_t count, uint64_t *offsets, uint32_t *bytes);
 
+// The system may begin to read these tokens: a hint.
+void dataset_will_need(const dataset *d, int64_t begin, int64_t count);
+// Drops the shards from the system's page cache, as far as no other process maps them; for measurements.
+yx_status dataset_forget(const dataset *d);
+
 // --- Writing --------------------------------------------------------------------------------------------------------
 typedef struct shard_writer shard_writer;
 
@@ -44,14 +50,13 @@ typedef struct shard_provenance { // recorded in every shard, see docs/data-form
 } shard_provenance;
 
 // Documents are appended without their end-of-text token, which the writer puts in front; an id outside the vocabulary
-// or an end-of-text token inside a document is YX_ERR_DATA. Until shard_writer_close the tokens wait in an unnamed file
-// in the same folder; the file is written under a temporary name and appears under `path` in shard_writer_close. The
-// strings of `provenance` are copied.
+// or an end-of-text token inside a document is YX_ERR_DATA. The file is written under a temporary name and appears
+// under `path` in shard_writer_close. The strings of `provenance` are copied.
 yx_status shard_writer_open(const char *path, int shard_index, const shard_provenance *provenance, shard_writer **out);
 yx_status shard_writer_add(shard_writer *w, const uint32_t *ids, size_t count, uint32_t text_bytes, float score,
                            uint64_t source_hash);
 int64_t shard_writer_tokens(const shard_writer *w);
 // Finishes (checksums, attributes, fsync, read back, rename) and frees `w`, also on failure (then no file is left). A
-// shard has at least one document.
-yx_status shard_writer_close(shard_writer *w);
+// shard has at least one document. `sha256`, unless NULL, gets the digest of what was read back.
+yx_status shard_writer_close(shard_writer *w, char sha256[YX_SHA256_HEX]);
 void shard_writer_abort(shard_writer *w); // removes the temporary file

@@ -10,7 +10,7 @@
 
 enum { TABLE_PIECE = 65536 }; // entries of a document table read at once
 
-static yx_status read_at(const shard_file *f, int64_t at, void *data, size_t size) {
+yx_status shard_file_read_bytes(const shard_file *f, int64_t at, void *data, size_t size) {
     char *p = data;
     while (size > 0) {
         ssize_t n = pread(f->fd, p, size, at);
@@ -38,7 +38,7 @@ static yx_status check_signature(const shard_file *f) {
     if (f->file_bytes == 0) return yx_fail(YX_ERR_DATA, "%s is empty", f->path);
     if (f->file_bytes < (int64_t)sizeof start)
         return yx_fail(YX_ERR_DATA, "%s is not a shard: it has only %lld bytes", f->path, (long long)f->file_bytes);
-    yx_status status = read_at(f, 0, start, sizeof start);
+    yx_status status = shard_file_read_bytes(f, 0, start, sizeof start);
     if (status != YX_OK) return status;
     if (memcmp(start, signature, sizeof signature) != 0)
         return yx_fail(YX_ERR_DATA, "%s is not an HDF5 file, so not a shard", f->path);
@@ -148,10 +148,11 @@ yx_status shard_file_read_docs(const shard_file *f, int64_t first, int64_t count
                                float *scores, uint64_t *source_hashes) {
     yx_status status = YX_OK;
     size_t n = (size_t)count;
-    if (offsets) YX_CHECK(read_at(f, f->offsets_at + first * 8, offsets, n * sizeof *offsets));
-    if (bytes) YX_CHECK(read_at(f, f->bytes_at + first * 4, bytes, n * sizeof *bytes));
-    if (scores) YX_CHECK(read_at(f, f->scores_at + first * 4, scores, n * sizeof *scores));
-    if (source_hashes) YX_CHECK(read_at(f, f->hashes_at + first * 8, source_hashes, n * sizeof *source_hashes));
+    if (offsets) YX_CHECK(shard_file_read_bytes(f, f->offsets_at + first * 8, offsets, n * sizeof *offsets));
+    if (bytes) YX_CHECK(shard_file_read_bytes(f, f->bytes_at + first * 4, bytes, n * sizeof *bytes));
+    if (scores) YX_CHECK(shard_file_read_bytes(f, f->scores_at + first * 4, scores, n * sizeof *scores));
+    if (source_hashes)
+        YX_CHECK(shard_file_read_bytes(f, f->hashes_at + first * 8, source_hashes, n * sizeof *source_hashes));
 fail:
     return status;
 }
@@ -164,7 +165,7 @@ static yx_status check_documents(const shard_file *f) {
     if (!offsets || !bytes) YX_FAIL(YX_ERR_NO_MEMORY, "no memory to check %s", f->path);
     for (int64_t first = 0; first < f->num_docs; first += TABLE_PIECE) {
         int64_t n = f->num_docs - first < TABLE_PIECE ? f->num_docs - first : TABLE_PIECE;
-        YX_CHECK(read_at(f, f->offsets_at + first * 8, offsets, (size_t)(n + 1) * 8));
+        YX_CHECK(shard_file_read_bytes(f, f->offsets_at + first * 8, offsets, (size_t)(n + 1) * 8));
         YX_CHECK(shard_file_read_docs(f, first, n, NULL, bytes, NULL, NULL));
         bool good = first > 0 || offsets[0] == 0;
         for (int64_t i = 0; i < n; i++) {
@@ -229,55 +230,11 @@ static inline uint32_t largest(const uint32_t *tokens, int64_t count) {
     return max;
 }
 
+yx_status shard_file_check_ids(const shard_file *f, int64_t begin, int64_t count, const uint32_t *tokens) {
+    return largest(tokens, count) < f->vocab_size ? YX_OK : report_bad_id(f, begin, tokens, count);
+}
+
 yx_status shard_file_read_tokens(const shard_file *f, int64_t begin, int64_t count, uint32_t *tokens) {
-    yx_status status = read_at(f, f->tokens_at + begin * 4, tokens, (size_t)count * 4);
-    if (status == YX_OK && largest(tokens, count) >= f->vocab_size) status = report_bad_id(f, begin, tokens, count);
-    return status;
-}
-
-// Every document's first token is an end-of-text token.
-static yx_status verify_starts(const shard_file *f, int64_t begin, const uint32_t *tokens, int64_t count,
-                               uint64_t *offsets, int64_t *doc) {
-    yx_status status = YX_OK;
-    for (int64_t i = 0; i < count; i++) {
-        if (tokens[i] != f->eot_id) continue;
-        // The table is read a piece at a time as the tokens pass.
-        int64_t entry = *doc % TABLE_PIECE, left = f->num_docs + 1 - *doc;
-        if (entry == 0)
-            YX_CHECK(shard_file_read_docs(f, *doc, left < TABLE_PIECE ? left : TABLE_PIECE, offsets, NULL, NULL, NULL));
-        if (offsets[entry] != (uint64_t)(begin + i))
-            YX_FAIL(YX_ERR_DATA, "%s is damaged: document %lld starts at token %llu, an end-of-text token is at %lld",
-                    f->path, (long long)*doc, (unsigned long long)offsets[entry], (long long)(begin + i));
-        ++*doc;
-    }
-fail:
-    return status;
-}
-
-yx_status shard_file_verify(const shard_file *f) {
-    yx_status status = YX_OK;
-    uint32_t *tokens = malloc(SHARD_BLOCK * sizeof *tokens), stored;
-    uint64_t *offsets = malloc(TABLE_PIECE * sizeof *offsets);
-    int64_t doc = 0;
-    if (!tokens || !offsets) YX_FAIL(YX_ERR_NO_MEMORY, "no memory to check %s", f->path);
-    for (int64_t begin = 0; begin < f->num_tokens; begin += SHARD_BLOCK) {
-        int64_t count = f->num_tokens - begin < SHARD_BLOCK ? f->num_tokens - begin : SHARD_BLOCK;
-        YX_CHECK(read_at(f, f->tokens_at + begin * 4, tokens, (size_t)count * 4));
-        YX_CHECK(read_at(f, f->crc_at + begin / SHARD_BLOCK * 4, &stored, 4));
-        if (yx_crc32c(0, tokens, (size_t)count * 4) != stored)
-            YX_FAIL(YX_ERR_DATA, "%s is damaged: the checksum of tokens %lld to %lld does not match", f->path,
-                    (long long)begin, (long long)(begin + count - 1));
-        if (largest(tokens, count) >= f->vocab_size) {
-            status = report_bad_id(f, begin, tokens, count);
-            goto fail;
-        }
-        YX_CHECK(verify_starts(f, begin, tokens, count, offsets, &doc));
-    }
-    if (doc != f->num_docs)
-        YX_FAIL(YX_ERR_DATA, "%s is damaged: %lld end-of-text tokens for %lld documents", f->path, (long long)doc,
-                (long long)f->num_docs);
-fail:
-    free(offsets);
-    free(tokens);
-    return status;
+    yx_status status = shard_file_read_bytes(f, f->tokens_at + begin * 4, tokens, (size_t)count * 4);
+    return status == YX_OK ? shard_file_check_ids(f, begin, count, tokens) : status;
 }

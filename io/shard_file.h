@@ -24,9 +24,9 @@ typedef struct shard_file {
 yx_status shard_file_open(const char *path, shard_file *out);
 // Closing twice, or a zeroed one, is harmless.
 void shard_file_close(shard_file *f);
-// Reads everything: the checksum of every block, every id against the vocabulary, an end-of-text token at the start of
-// each document and nowhere else.
-yx_status shard_file_verify(const shard_file *f);
+// Reads everything once: the checksum of every block, every id against the vocabulary, an end-of-text token at the
+// start of each document and nowhere else. `sha256` gets the digest of the whole file.
+yx_status shard_file_verify(const shard_file *f, char sha256[YX_SHA256_HEX]);
 // True when the file starts like an HDF5 file and its root says it is a shard.
 bool shard_file_is_shard(const char *path);
 
@@ -35,3 +35,7 @@ yx_status shard_file_read_tokens(const shard_file *f, int64_t begin, int64_t cou
 // Entries [first, first + count) of the per-document tables; NULL skips one. `offsets` are tokens within the shard.
 yx_status shard_file_read_docs(const shard_file *f, int64_t first, int64_t count, uint64_t *offsets, uint32_t *bytes,
                                float *scores, uint64_t *source_hashes);
+// Bytes of the file; one that ends before them is YX_ERR_DATA.
+yx_status shard_file_read_bytes(const shard_file *f, int64_t at, void *data, size_t size);
+// The ids of tokens [begin, begin + count), which were read, against the vocabulary.
+yx_status shard_file_check_ids(const shard_file *f, int64_t begin, int64_t count, const uint32_t *tokens);

@@ -46,14 +46,19 @@ yx_status shard_h5_fail_at(const char *file, int line, yx_status code, const cha
     return yx_fail_errno_at(file, line, "%s", text);
 }
 
+// NFS and Lustre often refuse locks. None is needed: a shard never changes, and one that is being written has a name of
+// its own.
+static bool switch_locking_off(hid_t access) {
+#if H5_VERSION_GE(1, 12, 1) || (H5_VERSION_GE(1, 10, 7) && !H5_VERSION_GE(1, 12, 0))
+    return access >= 0 && H5Pset_file_locking(access, 0, 1) >= 0;
+#else
+    return access >= 0;
+#endif
+}
+
 yx_status shard_h5_open(const char *path, hid_t *out) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    *out = -1;
-#if H5_VERSION_GE(1, 10, 7)
-    if (access >= 0 && H5Pset_file_locking(access, 0, 1) >= 0) *out = H5Fopen(path, H5F_ACC_RDONLY, access);
-#else
-    if (access >= 0) *out = H5Fopen(path, H5F_ACC_RDONLY, access);
-#endif
+    *out = switch_locking_off(access) ? H5Fopen(path, H5F_ACC_RDONLY, access) : -1;
     yx_status status = *out >= 0 ? YX_OK : shard_h5_fail(YX_ERR_DATA, "%s is not a readable HDF5 file", path);
     H5Pclose(access);
     return status;
@@ -63,7 +68,8 @@ yx_status shard_h5_create(const char *path, hid_t *out) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), creation = H5Pcreate(H5P_FILE_CREATE);
     *out = -1;
     // No time stamps: the same input gives the same bytes.
-    if (access >= 0 && creation >= 0 && H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
+    if (switch_locking_off(access) && creation >= 0 &&
+        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0 &&
         H5Pset_obj_track_times(creation, false) >= 0)
         *out = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
     yx_status status = *out >= 0 ? YX_OK : shard_h5_fail(YX_ERR_IO, "cannot create %s", path);

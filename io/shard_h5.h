@@ -17,7 +17,8 @@ yx_status shard_h5_fail_at(const char *file, int line, yx_status code, const cha
 
 // Opens for reading without HDF5's file locks (several file systems refuse them; shards never change).
 yx_status shard_h5_open(const char *path, hid_t *out);
-// Creates a file in the format of HDF5 1.8: all metadata carries checksums, and every later version reads it.
+// Creates a file, without locks too, in the format of HDF5 1.8: all metadata carries checksums, and every later version
+// reads it.
 yx_status shard_h5_create(const char *path, hid_t *out);
 yx_status shard_h5_close(const char *path, hid_t file);
 

@@ -2,14 +2,12 @@
 #include "common/hash.h"
 #include "io/shard.h"
 #include "io/shard_file.h"
-#include "io/shard_h5.h"
-#include <errno.h>
+#include "io/shard_layout.h"
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are little-endian and are read without conversion");
@@ -17,63 +15,37 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are little-end
 enum { BUFFER_TOKENS = 1 << 18 };
 
 struct shard_writer {
-    char *path, *temporary;
-    int spill;        // the tokens so far, in a file without a name
-    uint32_t *buffer; // what is not in `spill` yet
+    char *path, *temporary, *skeleton; // skeleton: the metadata alone, for a moment
+    int fd;                            // of `temporary`; -1: nothing is written yet
+    int64_t tokens_at;                 // where the tokens begin in it
+    uint32_t *buffer;                  // tokens that are not written yet
     size_t buffered;
-    char *split, *tokenizer_name, *tokenizer_sha256, *source, *filter;
-    uint32_t vocab_size, eot_id;
-    int shard_index;
-    int64_t num_tokens, num_docs, num_bytes;
-    // One entry a document (offsets: one more at the end).
-    uint64_t *offsets, *source_hashes;
-    uint32_t *bytes;
-    float *scores;
-    int64_t doc_capacity;
-    uint32_t *crc; // finished blocks, then the running one
-    int64_t crc_capacity;
+    shard_contents contents; // its texts are ours
+    int64_t doc_capacity, crc_capacity;
 };
 
 static yx_status no_memory(const shard_writer *w) {
     return yx_fail(YX_ERR_NO_MEMORY, "no memory to write %s", w->path);
 }
 
-static yx_status write_at(int fd, const char *name, int64_t at, const void *data, size_t size) {
-    const char *p = data;
-    while (size > 0) {
-        ssize_t n = pwrite(fd, p, size, at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return yx_fail_errno("cannot write %s", name);
-        p += n;
-        at += n;
-        size -= (size_t)n;
-    }
-    return YX_OK;
-}
-
 static void free_writer(shard_writer *w) {
-    if (w->spill >= 0) close(w->spill);
+    shard_contents *c = &w->contents;
+    if (w->fd >= 0) close(w->fd);
+    free((char *)c->provenance.split);
+    free((char *)c->provenance.tokenizer_name);
+    free((char *)c->provenance.tokenizer_sha256);
+    free((char *)c->provenance.source);
+    free((char *)c->provenance.filter);
+    free(c->offsets);
+    free(c->source_hashes);
+    free(c->bytes);
+    free(c->scores);
+    free(c->crc);
     free(w->path);
     free(w->temporary);
+    free(w->skeleton);
     free(w->buffer);
-    free(w->split);
-    free(w->tokenizer_name);
-    free(w->tokenizer_sha256);
-    free(w->source);
-    free(w->filter);
-    free(w->offsets);
-    free(w->source_hashes);
-    free(w->bytes);
-    free(w->scores);
-    free(w->crc);
     free(w);
-}
-
-static yx_status open_spill(shard_writer *w) {
-    w->spill = open(w->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (w->spill < 0) return yx_fail_errno("cannot create %s", w->temporary);
-    if (unlink(w->temporary) != 0) return yx_fail_errno("cannot unlink %s", w->temporary);
-    return YX_OK;
 }
 
 static yx_status check_provenance(const shard_provenance *p) {
@@ -86,28 +58,31 @@ static yx_status check_provenance(const shard_provenance *p) {
     return YX_OK;
 }
 
+static bool copy_provenance(const shard_provenance *from, shard_provenance *to) {
+    *to = *from;
+    to->split = strdup(from->split);
+    to->tokenizer_name = strdup(from->tokenizer_name);
+    to->tokenizer_sha256 = strdup(from->tokenizer_sha256);
+    to->source = strdup(from->source);
+    to->filter = strdup(from->filter);
+    return to->split && to->tokenizer_name && to->tokenizer_sha256 && to->source && to->filter;
+}
+
 yx_status shard_writer_open(const char *path, int shard_index, const shard_provenance *provenance, shard_writer **out) {
     yx_status status = check_provenance(provenance);
     if (status != YX_OK) return status;
     shard_writer *w = calloc(1, sizeof *w);
     if (!w) return yx_fail(YX_ERR_NO_MEMORY, "no memory");
-    w->spill = -1;
-    w->shard_index = shard_index;
-    w->vocab_size = provenance->vocab_size;
-    w->eot_id = provenance->eot_id;
+    w->fd = -1;
+    w->contents.shard_index = shard_index;
     w->path = strdup(path);
-    w->split = strdup(provenance->split);
-    w->tokenizer_name = strdup(provenance->tokenizer_name);
-    w->tokenizer_sha256 = strdup(provenance->tokenizer_sha256);
-    w->source = strdup(provenance->source);
-    w->filter = strdup(provenance->filter);
     w->buffer = malloc(BUFFER_TOKENS * sizeof *w->buffer);
-    if (!w->path || !w->split || !w->tokenizer_name || !w->tokenizer_sha256 || !w->source || !w->filter || !w->buffer) {
+    if (!w->path || !w->buffer || !copy_provenance(provenance, &w->contents.provenance)) {
         status = yx_fail(YX_ERR_NO_MEMORY, "no memory to write %s", path);
         goto fail;
     }
     YX_CHECK(yx_format(&w->temporary, "%s.tmp-%ld", path, (long)getpid()));
-    YX_CHECK(open_spill(w));
+    YX_CHECK(yx_format(&w->skeleton, "%s.meta-%ld", path, (long)getpid()));
     *out = w;
     return YX_OK;
 fail:
@@ -115,27 +90,47 @@ fail:
     return status;
 }
 
+static yx_status open_temporary(shard_writer *w, const shard_table *tokens) {
+    w->tokens_at = tokens->at;
+    w->fd = open(w->temporary, O_RDWR | O_CLOEXEC);
+    return w->fd >= 0 ? YX_OK : yx_fail_errno("cannot open %s", w->temporary);
+}
+
+// The tokens go to their place in the file before the rest of it is known.
+static yx_status begin_file(shard_writer *w) {
+    shard_table tables[SHARD_TABLES];
+    shard_layout_list(&w->contents, tables);
+    yx_status status = shard_layout_create(w->temporary, &w->contents, tables, SHARD_TOKENS + 1);
+    return status == YX_OK ? open_temporary(w, &tables[SHARD_TOKENS]) : status;
+}
+
 static yx_status flush(shard_writer *w) {
-    int64_t at = (w->num_tokens - (int64_t)w->buffered) * 4;
-    yx_status status = write_at(w->spill, w->temporary, at, w->buffer, w->buffered * 4);
+    yx_status status = YX_OK;
+    size_t size = w->buffered * sizeof *w->buffer;
+    if (w->fd < 0) YX_CHECK(begin_file(w));
+    int64_t at = w->tokens_at + (w->contents.num_tokens - (int64_t)w->buffered) * 4;
+    YX_CHECK(shard_layout_write(w->fd, w->temporary, at, w->buffer, size));
+    // The disk begins at once, so that the fsync at the end finds little to do (a hint; failing is harmless).
+    sync_file_range(w->fd, at, (int64_t)size, SYNC_FILE_RANGE_WRITE);
     w->buffered = 0;
+fail:
     return status;
 }
 
 // Checksums run over blocks of the stream, whatever pieces it arrives in.
 static yx_status add_to_checksums(shard_writer *w, const uint32_t *tokens, size_t count) {
-    int64_t at = w->num_tokens;
+    int64_t at = w->contents.num_tokens;
     while (count > 0) {
         int64_t block = at / SHARD_BLOCK;
         size_t room = (size_t)(SHARD_BLOCK - at % SHARD_BLOCK), n = count < room ? count : room;
         if (block >= w->crc_capacity) {
             int64_t capacity = w->crc_capacity ? w->crc_capacity * 2 : 1024;
-            uint32_t *grown = realloc(w->crc, (size_t)capacity * sizeof *grown);
+            uint32_t *grown = realloc(w->contents.crc, (size_t)capacity * sizeof *grown);
             if (!grown) return no_memory(w);
-            w->crc = grown;
+            w->contents.crc = grown;
             w->crc_capacity = capacity;
         }
-        w->crc[block] = yx_crc32c(room == SHARD_BLOCK ? 0 : w->crc[block], tokens, n * 4);
+        w->contents.crc[block] = yx_crc32c(room == SHARD_BLOCK ? 0 : w->contents.crc[block], tokens, n * 4);
         tokens += n;
         at += (int64_t)n;
         count -= n;
@@ -149,7 +144,7 @@ static yx_status append(shard_writer *w, const uint32_t *tokens, size_t count) {
         size_t room = BUFFER_TOKENS - w->buffered, n = count < room ? count : room;
         memcpy(w->buffer + w->buffered, tokens, n * 4);
         w->buffered += n;
-        w->num_tokens += (int64_t)n;
+        w->contents.num_tokens += (int64_t)n;
         tokens += n;
         count -= n;
         if (w->buffered == BUFFER_TOKENS) status = flush(w);
@@ -158,140 +153,90 @@ static yx_status append(shard_writer *w, const uint32_t *tokens, size_t count) {
 }
 
 static yx_status grow_documents(shard_writer *w) {
-    if (w->num_docs + 1 < w->doc_capacity) return YX_OK;
+    if (w->contents.num_docs + 1 < w->doc_capacity) return YX_OK;
     size_t capacity = w->doc_capacity ? (size_t)w->doc_capacity * 2 : 4096;
-    uint64_t *offsets = realloc(w->offsets, capacity * sizeof *offsets);
-    if (offsets) w->offsets = offsets;
-    uint64_t *hashes = realloc(w->source_hashes, capacity * sizeof *hashes);
-    if (hashes) w->source_hashes = hashes;
-    uint32_t *bytes = realloc(w->bytes, capacity * sizeof *bytes);
-    if (bytes) w->bytes = bytes;
-    float *scores = realloc(w->scores, capacity * sizeof *scores);
-    if (scores) w->scores = scores;
+    uint64_t *offsets = realloc(w->contents.offsets, capacity * sizeof *offsets);
+    if (offsets) w->contents.offsets = offsets;
+    uint64_t *hashes = realloc(w->contents.source_hashes, capacity * sizeof *hashes);
+    if (hashes) w->contents.source_hashes = hashes;
+    uint32_t *bytes = realloc(w->contents.bytes, capacity * sizeof *bytes);
+    if (bytes) w->contents.bytes = bytes;
+    float *scores = realloc(w->contents.scores, capacity * sizeof *scores);
+    if (scores) w->contents.scores = scores;
     if (!offsets || !hashes || !bytes || !scores) return no_memory(w);
     w->doc_capacity = (int64_t)capacity;
     return YX_OK;
 }
 
-static yx_status check_ids(const shard_writer *w, const uint32_t *ids, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        if (ids[i] >= w->vocab_size)
-            return yx_fail(YX_ERR_DATA, "id %u at position %zu of a document: the vocabulary has %u", ids[i], i,
-                           w->vocab_size);
-        if (ids[i] == w->eot_id)
-            return yx_fail(YX_ERR_DATA, "an end-of-text token at position %zu inside a document", i);
-    }
-    return YX_OK;
+static yx_status refuse_ids(const shard_provenance *p, const uint32_t *ids, size_t count) {
+    size_t i = 0;
+    while (i < count - 1 && ids[i] < p->vocab_size && ids[i] != p->eot_id) i++;
+    if (ids[i] == p->eot_id) return yx_fail(YX_ERR_DATA, "an end-of-text token at position %zu inside a document", i);
+    return yx_fail(YX_ERR_DATA, "id %u at position %zu of a document: the vocabulary has %u", ids[i], i, p->vocab_size);
+}
+
+// Without a way out of the loop, for the vector unit.
+static yx_status check_ids(const shard_provenance *p, const uint32_t *ids, size_t count) {
+    bool bad = false;
+    for (size_t i = 0; i < count; i++) bad |= (ids[i] >= p->vocab_size) | (ids[i] == p->eot_id);
+    return bad ? refuse_ids(p, ids, count) : YX_OK;
 }
 
 yx_status shard_writer_add(shard_writer *w, const uint32_t *ids, size_t count, uint32_t text_bytes, float score,
                            uint64_t source_hash) {
     yx_status status = YX_OK;
-    YX_CHECK(check_ids(w, ids, count));
+    YX_CHECK(check_ids(&w->contents.provenance, ids, count));
     YX_CHECK(grow_documents(w));
-    w->offsets[w->num_docs] = (uint64_t)w->num_tokens;
-    w->bytes[w->num_docs] = text_bytes;
-    w->scores[w->num_docs] = score;
-    w->source_hashes[w->num_docs] = source_hash;
-    YX_CHECK(append(w, &w->eot_id, 1));
+    w->contents.offsets[w->contents.num_docs] = (uint64_t)w->contents.num_tokens;
+    w->contents.bytes[w->contents.num_docs] = text_bytes;
+    w->contents.scores[w->contents.num_docs] = score;
+    w->contents.source_hashes[w->contents.num_docs] = source_hash;
+    YX_CHECK(append(w, &w->contents.provenance.eot_id, 1));
     YX_CHECK(append(w, ids, count));
-    w->num_docs++;
-    w->num_bytes += text_bytes;
+    w->contents.num_docs++;
+    w->contents.num_bytes += text_bytes;
 fail:
     return status;
 }
 
-int64_t shard_writer_tokens(const shard_writer *w) { return w->num_tokens; }
+int64_t shard_writer_tokens(const shard_writer *w) { return w->contents.num_tokens; }
 
-static yx_status write_attributes(const shard_writer *w, hid_t file) {
+// Everything but the tokens, once it is known.
+static yx_status complete_layout(shard_writer *w, shard_table tables[SHARD_TABLES]) {
     yx_status status = YX_OK;
-    YX_CHECK(shard_h5_write_text(file, "format", SHARD_FORMAT));
-    YX_CHECK(shard_h5_write_integer(file, "version", SHARD_VERSION));
-    YX_CHECK(shard_h5_write_text(file, "writer", "yxanul " YX_VERSION));
-    YX_CHECK(shard_h5_write_text(file, "split", w->split));
-    YX_CHECK(shard_h5_write_integer(file, "shard_index", (uint64_t)w->shard_index));
-    YX_CHECK(shard_h5_write_text(file, "tokenizer_name", w->tokenizer_name));
-    YX_CHECK(shard_h5_write_text(file, "tokenizer_sha256", w->tokenizer_sha256));
-    YX_CHECK(shard_h5_write_integer(file, "vocab_size", w->vocab_size));
-    YX_CHECK(shard_h5_write_integer(file, "eot_id", w->eot_id));
-    YX_CHECK(shard_h5_write_text(file, "bos_policy", "eot_before_each_document"));
-    YX_CHECK(shard_h5_write_text(file, "normaliser", "none"));
-    YX_CHECK(shard_h5_write_text(file, "source", w->source));
-    YX_CHECK(shard_h5_write_text(file, "filter", w->filter));
-    YX_CHECK(shard_h5_write_text(file, "block_crc", "crc32c/65536 tokens"));
-    YX_CHECK(shard_h5_write_integer(file, "n_tokens", (uint64_t)w->num_tokens));
-    YX_CHECK(shard_h5_write_integer(file, "n_docs", (uint64_t)w->num_docs));
-    YX_CHECK(shard_h5_write_integer(file, "n_bytes", (uint64_t)w->num_bytes));
-fail:
-    return status;
-}
-
-// A data set of the file: where HDF5 put it, and its content (NULL: the tokens, from the spill file).
-typedef struct table {
-    const char *name;
-    hid_t type;
-    size_t element;
-    int64_t count;
-    const void *data;
-    int64_t at;
-} table;
-
-enum { TABLES = 6 };
-
-static void list_tables(const shard_writer *w, table out[TABLES]) {
-    int64_t blocks = (w->num_tokens + SHARD_BLOCK - 1) / SHARD_BLOCK;
-    const table tables[TABLES] = {
-        {"tokens", H5T_STD_U32LE, 4, w->num_tokens, NULL, 0},
-        {"doc_offsets", H5T_STD_U64LE, 8, w->num_docs + 1, w->offsets, 0},
-        {"doc_bytes", H5T_STD_U32LE, 4, w->num_docs, w->bytes, 0},
-        {"doc_score", H5T_IEEE_F32LE, 4, w->num_docs, w->scores, 0},
-        {"doc_src_hash", H5T_STD_U64LE, 8, w->num_docs, w->source_hashes, 0},
-        {"block_crc", H5T_STD_U32LE, 4, blocks, w->crc, 0},
-    };
-    memcpy(out, tables, sizeof tables);
-}
-
-// The file with all its metadata; the content of the data sets comes later.
-static yx_status create_skeleton(const shard_writer *w, table tables[TABLES]) {
-    hid_t file;
-    yx_status status = shard_h5_create(w->temporary, &file);
-    if (status != YX_OK) return status;
-    status = write_attributes(w, file);
-    for (int i = 0; i < TABLES && status == YX_OK; i++)
-        status =
-            shard_h5_create_dataset(file, tables[i].name, tables[i].type, (uint64_t)tables[i].count, &tables[i].at);
-    yx_status closed = shard_h5_close(w->temporary, file);
-    return status != YX_OK ? status : closed;
-}
-
-// From the page cache to the page cache, without a copy between them.
-static yx_status copy_tokens(shard_writer *w, int fd, int64_t at) {
-    size_t size = (size_t)w->num_tokens * 4;
-    void *tokens = mmap(NULL, size, PROT_READ, MAP_SHARED, w->spill, 0);
-    if (tokens == MAP_FAILED) return yx_fail_errno("cannot read back %s", w->temporary);
-    posix_madvise(tokens, size, POSIX_MADV_SEQUENTIAL);
-    yx_status status = write_at(fd, w->temporary, at, tokens, size);
-    munmap(tokens, size);
-    return status;
-}
-
-static yx_status write_tables(shard_writer *w, const table tables[TABLES]) {
-    yx_status status = YX_OK;
-    int fd = open(w->temporary, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return yx_fail_errno("cannot open %s", w->temporary);
-    for (int i = 0; i < TABLES; i++) {
-        const table *t = &tables[i];
-        if (t->data) YX_CHECK(write_at(fd, w->temporary, t->at, t->data, (size_t)t->count * t->element));
-        else YX_CHECK(copy_tokens(w, fd, t->at));
+    if (w->fd < 0) { // a small shard, whose tokens are all in the buffer
+        YX_CHECK(shard_layout_create(w->temporary, &w->contents, tables, SHARD_TABLES));
+        YX_CHECK(open_temporary(w, &tables[SHARD_TOKENS]));
+        return flush(w);
     }
-    if (fsync(fd) != 0) {
+    YX_CHECK(flush(w));
+    YX_CHECK(shard_layout_create(w->skeleton, &w->contents, tables, SHARD_TABLES));
+    if (tables[SHARD_TOKENS].at != w->tokens_at)
+        YX_FAIL(YX_ERR_INTERNAL, "%s: HDF5 moved the tokens from %lld to %lld", w->path, (long long)w->tokens_at,
+                (long long)tables[SHARD_TOKENS].at);
+    int64_t end = w->tokens_at + w->contents.num_tokens * 4;
+    YX_CHECK(shard_layout_surround(w->skeleton, w->tokens_at, end, w->fd, w->temporary));
+fail:
+    unlink(w->skeleton);
+    return status;
+}
+
+static yx_status write_tables(shard_writer *w, const shard_table tables[SHARD_TABLES]) {
+    yx_status status = YX_OK;
+    for (int i = 0; i < SHARD_TABLES; i++)
+        if (tables[i].data)
+            YX_CHECK(shard_layout_write(w->fd, w->temporary, tables[i].at, tables[i].data,
+                                        (size_t)tables[i].count * tables[i].element));
+    if (fsync(w->fd) != 0) {
         status = yx_fail_errno("cannot fsync %s", w->temporary);
         goto fail;
     }
     // So that reading back asks the disk, not the cache (a hint; failing is harmless).
-    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    posix_fadvise(w->fd, 0, 0, POSIX_FADV_DONTNEED);
+    int fd = w->fd;
+    w->fd = -1;
+    if (close(fd) != 0) status = yx_fail_errno("cannot close %s", w->temporary);
 fail:
-    if (close(fd) != 0 && status == YX_OK) status = yx_fail_errno("cannot close %s", w->temporary);
     return status;
 }
 
@@ -303,13 +248,13 @@ static yx_status compare(const shard_file *f, int64_t at, const void *expected, 
     return YX_OK;
 }
 
-static yx_status read_back(shard_writer *w, const table tables[TABLES]) {
+static yx_status read_back(shard_writer *w, const shard_table tables[SHARD_TABLES], char sha256[YX_SHA256_HEX]) {
     yx_status status = YX_OK;
     shard_file f = {.fd = -1};
     size_t piece = BUFFER_TOKENS * sizeof *w->buffer;
     YX_CHECK(shard_file_open(w->temporary, &f));
-    YX_CHECK(shard_file_verify(&f));
-    for (int i = 0; i < TABLES; i++) {
+    YX_CHECK(shard_file_verify(&f, sha256));
+    for (int i = 0; i < SHARD_TABLES; i++) {
         size_t size = (size_t)tables[i].count * tables[i].element;
         for (size_t done = 0; tables[i].data && done < size; done += piece)
             YX_CHECK(compare(&f, tables[i].at + (int64_t)done, (const char *)tables[i].data + done,
@@ -329,31 +274,32 @@ static yx_status publish(const shard_writer *w) {
     return status;
 }
 
-static yx_status finish(shard_writer *w) {
+static yx_status finish(shard_writer *w, char sha256[YX_SHA256_HEX]) {
     yx_status status = YX_OK;
-    table tables[TABLES];
-    if (w->num_docs < 1) return yx_fail(YX_ERR_INTERNAL, "%s would hold no documents", w->path);
-    w->offsets[w->num_docs] = (uint64_t)w->num_tokens;
-    YX_CHECK(flush(w));
-    shard_h5_lock();
-    list_tables(w, tables);
-    status = create_skeleton(w, tables);
-    shard_h5_unlock();
-    if (status != YX_OK) goto fail;
+    shard_table tables[SHARD_TABLES];
+    shard_contents *c = &w->contents;
+    if (c->num_docs < 1) return yx_fail(YX_ERR_INTERNAL, "%s would hold no documents", w->path);
+    c->offsets[c->num_docs] = (uint64_t)c->num_tokens;
+    shard_layout_list(c, tables);
+    YX_CHECK(complete_layout(w, tables));
     YX_CHECK(write_tables(w, tables));
-    YX_CHECK(read_back(w, tables));
+    YX_CHECK(read_back(w, tables, sha256));
     YX_CHECK(publish(w));
 fail:
     return status;
 }
 
-yx_status shard_writer_close(shard_writer *w) {
-    yx_status status = finish(w);
+yx_status shard_writer_close(shard_writer *w, char sha256[YX_SHA256_HEX]) {
+    char digest[YX_SHA256_HEX];
+    yx_status status = finish(w, digest);
+    if (status == YX_OK && sha256) memcpy(sha256, digest, sizeof digest);
     if (status != YX_OK) unlink(w->temporary);
     free_writer(w);
     return status;
 }
 
 void shard_writer_abort(shard_writer *w) {
-    if (w) free_writer(w); // the spill file has no name, and the temporary one exists only during shard_writer_close
+    if (!w) return;
+    unlink(w->temporary); // it need not exist yet
+    free_writer(w);
 }

@@ -183,13 +183,15 @@ typedef struct yx_head_backward_args { // dE += grad_scale · (softmax - onehot)
 // --- Optimizer
 // ------------------------------------------------------------------------------------------------------------------
 // Device memory; the first group is copied in by the host before each step, the second is computed on the device.
+enum { YX_CLOCKS = 4 };
 typedef struct yx_step_scalars {
     double lr, beta1, beta2, eps, weight_decay, bias_correction1, bias_correction2; // 1 - beta^t
     double grad_clip;                                                               // 0: no clipping
     double grad_sum_squares; // from sum_squares, over all tensors
     double grad_norm, clip_coefficient;
-    int64_t skip;    // 1: the gradient is not finite; adamw changes and records nothing
-    double loss_sum; // nats of the step's tokens (head_forward adds)
+    int64_t skip;              // 1: the gradient is not finite; adamw changes and records nothing
+    double loss_sum;           // nats of the step's tokens (head_forward adds)
+    int64_t clocks[YX_CLOCKS]; // nanoseconds between moments of the step (yx_ops.clock)
 } yx_step_scalars;
 
 typedef struct yx_adamw_segment { // one parameter tensor [rows, cols]
@@ -319,6 +321,9 @@ typedef struct yx_ops {
     yx_status (*adamw)(yx_device *, yx_stream *, const yx_adamw_args *);
     yx_status (*scales)(yx_device *, yx_stream *, const yx_scales_args *);
     yx_status (*cast)(yx_device *, yx_stream *, const yx_cast_args *);
+    // *sum (device memory) += sign · nanoseconds of a steady clock, when the stream comes to it: with -1 at the
+    // beginning and +1 at the end of a stretch, its length.
+    yx_status (*clock)(yx_device *, yx_stream *, int64_t *sum, int sign);
 } yx_ops;
 
 // The reference backend.

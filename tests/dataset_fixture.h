@@ -59,7 +59,7 @@ static inline void fixture_add_shard(const char *dir, shard_manifest *m, int spl
         entry.num_bytes += fixture_bytes(doc);
     }
     entry.num_tokens = shard_writer_tokens(w);
-    assert_int_equal(shard_writer_close(w), YX_OK);
+    assert_int_equal(shard_writer_close(w, NULL), YX_OK);
     assert_int_equal(stat(path, &info), 0);
     entry.file_bytes = info.st_size;
     assert_int_equal(yx_sha256_file(path, entry.sha256), YX_OK);

@@ -71,7 +71,7 @@ static yx_status write_steps(const yx_config *c, int64_t steps, const char *fold
     data_order order = {.seed = (uint64_t)c->training.seed,
                         .blocks_per_epoch = plan.blocks_per_epoch,
                         .window_blocks = plan.window_blocks};
-    YX_CHECK(loader_open(train, &order, c->data.document_mask, 2, most_tokens(&plan), &l));
+    YX_CHECK(loader_open(train, &order, c->data.document_mask, 2, 1, most_tokens(&plan), &l));
     for (int64_t i = 0, tokens = 0; i < steps && tokens < plan.total_tokens; i++) {
         plan_step step;
         YX_CHECK(plan_step_at(&plan, tokens, &step));

@@ -406,6 +406,7 @@ static const struct {
     {"training.fp8_fallback_steps", "7", {"training.precision=fp8"}},
     {"training.shard_optimizer", "true", {NULL}},
     {"training.gradient_bucket_mb", "7", {NULL}},
+    {"training.gradient_wire", "bf16", {NULL}},
     {"training.recompute", "true", {NULL}},
     {"training.device", "cpu", {NULL}},
     {"training.micro_batch_tokens", "256", {NULL}},

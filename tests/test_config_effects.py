@@ -142,7 +142,8 @@ def most_memory(runs, prefetch):
 
 @proves("data.prefetch")
 def prefetch(runs):
-    """The same losses to the bit; memory for more micro-batches, of which two steps' are asked for, and in the plan, too."""
+    """The same losses to the bit; memory for more micro-batches, of which two steps' are asked for, and in the plan, too,
+    which reckons with four times as many, 64 at most."""
     a, b = (runs.train(f"data.prefetch={x}", steps=3) for x in (2, 64))
     assert a.losses() == b.losses()
     grown = most_memory(runs, 64) - most_memory(runs, 2)
@@ -150,7 +151,7 @@ def prefetch(runs):
     assert 0.5 * expected < grown < 2 * expected, (grown, expected)
     lines = [re.search(r"data: window, micro-batches +([\d.]+) MB",
                        run("plan", "--config", runs.config, "--set", f"data.prefetch={x}").stdout) for x in (2, 64)]
-    assert abs(float(lines[1].group(1)) - float(lines[0].group(1)) - 62 * 512 * 12 / 1e6) < 0.11, lines
+    assert abs(float(lines[1].group(1)) - float(lines[0].group(1)) - (64 - 4 * 2) * 512 * 12 / 1e6) < 0.11, lines
 
 
 @proves("data.verify")
@@ -301,6 +302,15 @@ def shard_optimizer(runs):
                                                                          f"training.shard_optimizer={x}").stdout)[1])
              for x in ("false", "true")]
     assert abs(found[1] / found[0] - 0.25) < 0.1, found
+
+
+@proves("training.gradient_wire")
+def gradient_wire(runs):
+    """Memory for what is on its way; the sums themselves are tests/test_ranks.py's."""
+    fp32, bf16 = (float(re.search(r"exchange with other ranks +([\d.]+) MB", run("plan", "--config", runs.config, "--ranks", 2, "--set",
+                                                                               f"training.gradient_wire={x}").stdout)[1])
+                  for x in ("fp32", "bf16"))
+    assert bf16 > fp32, (fp32, bf16)
 
 
 @proves("training.gradient_bucket_mb")

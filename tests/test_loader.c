@@ -41,7 +41,7 @@ static data_order fixture_order(void) {
 static loader *open_loader(bool document_mask, int depth) {
     data_order o = fixture_order();
     loader *l = NULL;
-    assert_int_equal(loader_open(data, &o, document_mask, depth, M, &l), YX_OK);
+    assert_int_equal(loader_open(data, &o, document_mask, depth, 1, M, &l), YX_OK);
     return l;
 }
 
@@ -191,10 +191,10 @@ static void refuses_impossible_requests(void **state) {
     loader_close(l);
     data_order o = fixture_order();
     o.blocks_per_epoch++;
-    assert_int_equal(loader_open(data, &o, true, 2, M, &l), YX_ERR_INTERNAL);
+    assert_int_equal(loader_open(data, &o, true, 2, 1, M, &l), YX_ERR_INTERNAL);
     o = fixture_order();
-    assert_int_equal(loader_open(data, &o, true, 1, M, &l), YX_ERR_INTERNAL);
-    assert_int_equal(loader_open(data, &o, true, 2, M + 1, &l), YX_ERR_INTERNAL);
+    assert_int_equal(loader_open(data, &o, true, 1, 1, M, &l), YX_ERR_INTERNAL);
+    assert_int_equal(loader_open(data, &o, true, 2, 1, M + 1, &l), YX_ERR_INTERNAL);
 }
 
 // A shard that is cut while it is open: the thread's failure arrives at the caller, and a cancel clears it.
@@ -208,7 +208,7 @@ static void hands_over_failures_of_the_thread(void **state) {
     data_order o = fixture_order();
     loader *l;
     const micro_batch *b;
-    assert_int_equal(loader_open(broken, &o, true, 2, M, &l), YX_OK);
+    assert_int_equal(loader_open(broken, &o, true, 2, 1, M, &l), YX_OK);
     snprintf(path, sizeof path, "%s/train-00000.h5", dir);
     assert_int_equal(truncate(path, 4096), 0);
     load_request r = {0, 2048, 0, 3 * 4, M};
@@ -243,7 +243,7 @@ static void wraps_to_the_first_document(void **state) {
     assert_int_equal(shard_writer_open(path, 0, &provenance, &w), YX_OK);
     assert_int_equal(shard_writer_add(w, ids, 1000, 1, 0, 1), YX_OK);
     assert_int_equal(shard_writer_add(w, ids, 2 * ORDER_BLOCK_TOKENS - 1002, 1, 0, 2), YX_OK);
-    assert_int_equal(shard_writer_close(w), YX_OK);
+    assert_int_equal(shard_writer_close(w, NULL), YX_OK);
     assert_int_equal(stat(path, &info), 0);
     entry.file_bytes = info.st_size;
     entry.num_bytes = 2;
@@ -254,7 +254,7 @@ static void wraps_to_the_first_document(void **state) {
     assert_int_equal(dataset_open(exact_folder, "train", true, &exact), YX_OK);
     data_order o = {1, 2, 1};
     loader *l;
-    assert_int_equal(loader_open(exact, &o, false, 2, M, &l), YX_OK);
+    assert_int_equal(loader_open(exact, &o, false, 2, 1, M, &l), YX_OK);
     load_request r = {0, ORDER_BLOCK_TOKENS, 0, 2, M};
     assert_int_equal(loader_request(l, &r), YX_OK);
     int ends = 0;

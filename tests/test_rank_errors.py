@@ -54,7 +54,7 @@ def test_some(folder, config):
     one_error(launch([good, bad("first"), train("--speed")]), USAGE, "rank 2: ", "--speed")
     one_error(launch([good, bad("first"), bad("second")]), CONFIGURATION, "rank 1: ", "first.yaml")
     one_error(launch([bad("zeroth"), bad("first"), good]), CONFIGURATION, "the configuration", "zeroth.yaml")
-    one_error(launch([good, good, [*good, "training.seed=2"]]), MISMATCH, "rank 2: ", "configurations, data or programs differ")
+    one_error(launch([good, good, [*good, "training.seed=2"]]), MISMATCH, "the plan of step", "on rank 2 (", "configurations, data or programs differ")
     assert not log(f"{folder}/some"), "no step was done"
     print("some of three ranks fail at the start: the lowest says why")
 

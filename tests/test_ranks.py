@@ -70,6 +70,17 @@ def test_buckets(folder, config):
     print("buckets of 1 and 64 MB: the same weights")
 
 
+def test_wire(folder, config):
+    """Rounded sums: other bits, the same with shards, nearly the same losses."""
+    runs = {(wire, s): ranks_of(folder, 3, config, f"{folder}/wire-{wire}-{s}", f"training.gradient_wire={wire}",
+                                f"training.shard_optimizer={s}", steps=30) for wire in ("fp32", "bf16") for s in ("false", "true")}
+    found = {key: bits(out) for key, out in runs.items()}
+    assert found["bf16", "false"] == found["bf16", "true"] and found["bf16", "false"] != found["fp32", "false"]
+    worst = max(abs(a - b) for a, b in zip(found["bf16", "false"][1], found["fp32", "false"][1]))
+    assert 0 < worst < 5e-3, worst
+    print(f"gradients in bf16 on the wire: losses within {worst:.1e} of fp32's over 30 steps")
+
+
 def test_uneven(folder, config):
     """8 ranks; no stage's batch is a multiple of 8, some have fewer sequences than ranks."""
     stages = [f"training.curriculum_stages.{i}.batch_size={b}" for i, b in enumerate((63, 30, 13, 11, 7, 5, 5, 3, 3, 1))]
@@ -77,6 +88,9 @@ def test_uneven(folder, config):
     eight = ranks_of(folder, 8, config, f"{folder}/eight", *stages, steps=60)
     one, eight = log(f"{folder}/one"), log(eight)
     assert [s["token_hash"] for s in one] == [s["token_hash"] for s in eight] and len({s["seq_len"] for s in one}) > 2
+    ranks, = log(f"{folder}/eight", "ranks")
+    assert ranks["step"] == ranks["steps"] == 50 and all(len(ranks[k]) == 8 for k in ("compute", "data_wait", "communicate", "exchange"))
+    assert min(ranks["compute"]) > 0 and min(ranks["memory_bytes"]) > 1e6, ranks
     worst = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, eight))
     assert worst < 1e-5, worst
     print(f"8 ranks with uneven slices: the tokens of one rank in all {len(one)} steps, losses within {worst:.1e}")
@@ -93,7 +107,7 @@ def test_devices(folder, config):
     sets += [f"training.curriculum_stages.{i}.batch_size={max(1, 512 // t)}" for i, t in enumerate((8, 16, 32, 48, 64, 96, 128))]
     sets += [f"training.curriculum_stages.{i}.seq_len=128" for i in (7, 8, 9)]
     for precision in ("bf16", "fp8"):
-        more = [*sets, f"training.precision={precision}"]
+        more = [*sets, f"training.precision={precision}", f"training.gradient_wire={'bf16' if precision == 'fp8' else 'fp32'}"]
         plain, sharded = (ranks_of(folder, 2, config, f"{folder}/gpu-{precision}-{s}", *more, f"training.shard_optimizer={s}", steps=5,
                                    binary=f"{EMULATED}/yxanul") for s in ("false", "true"))
         a, b = bits(plain), bits(sharded)
@@ -110,6 +124,7 @@ def main():
         config = make(folder)
         test_shards(folder, config)
         test_buckets(folder, config)
+        test_wire(folder, config)
         test_uneven(folder, config)
         test_devices(folder, config)
 

@@ -126,7 +126,7 @@ static void the_writer_refuses_bad_ids(void **state) {
     assert_int_equal(shard_writer_add(w, (uint32_t[]){1, FIXTURE_VOCAB}, 2, 1, 0, 0), YX_ERR_DATA);
     assert_int_equal(shard_writer_add(w, (uint32_t[]){1, FIXTURE_EOT}, 2, 1, 0, 0), YX_ERR_DATA);
     assert_int_equal(shard_writer_tokens(w), 0);
-    assert_int_equal(shard_writer_close(w), YX_ERR_INTERNAL); // no documents
+    assert_int_equal(shard_writer_close(w, NULL), YX_ERR_INTERNAL); // no documents
     assert_false(yx_path_exists(in_folder("refused.h5")));
 }
 
@@ -180,13 +180,68 @@ static void a_full_disk_leaves_nothing(void **state) {
         for (int64_t doc = 0; doc < 1500; doc++) fixture_add(w, doc);
         small = (struct rlimit){limit, old.rlim_max};
         setrlimit(RLIMIT_FSIZE, &small);
-        yx_status status = shard_writer_close(w);
+        yx_status status = shard_writer_close(w, NULL);
         setrlimit(RLIMIT_FSIZE, &old);
         assert_int_equal(status, YX_ERR_IO);
         assert_non_null(strstr(yx_message(), "full.h5"));
         assert_non_null(strstr(yx_message(), "File too large"));
         assert_int_equal(count_entries(folder), before);
     }
+}
+
+// Beyond the writer's buffer the tokens go to their place before the rest of the file is known.
+static void large_shards_are_written_in_place(void **state) {
+    (void)state;
+    enum { DOCUMENTS = 700, LENGTH = 1000 };
+    shard_provenance provenance = fixture_provenance("train");
+    uint32_t ids[LENGTH], *read = malloc((LENGTH + 1) * sizeof *read);
+    char given[YX_SHA256_HEX], found[YX_SHA256_HEX];
+    int before = count_entries(folder);
+    for (int aborts = 1; aborts >= 0; aborts--) {
+        shard_writer *w;
+        assert_int_equal(shard_writer_open(in_folder("large.h5"), 0, &provenance, &w), YX_OK);
+        for (uint32_t doc = 0; doc < DOCUMENTS; doc++) {
+            for (uint32_t i = 0; i < LENGTH; i++) ids[i] = (doc * 7919 + i * 31) % FIXTURE_EOT;
+            assert_int_equal(shard_writer_add(w, ids, LENGTH, 5, 0, doc), YX_OK);
+        }
+        if (aborts) shard_writer_abort(w);
+        else assert_int_equal(shard_writer_close(w, given), YX_OK);
+        assert_int_equal(count_entries(folder), before + !aborts);
+    }
+    shard_file f;
+    assert_int_equal(yx_sha256_file(in_folder("large.h5"), found), YX_OK);
+    assert_string_equal(given, found);
+    assert_int_equal(shard_file_open(in_folder("large.h5"), &f), YX_OK);
+    assert_int_equal(f.num_tokens, DOCUMENTS * (LENGTH + 1));
+    for (uint32_t doc = 0; doc < DOCUMENTS; doc++) {
+        assert_int_equal(shard_file_read_tokens(&f, doc * (LENGTH + 1), LENGTH + 1, read), YX_OK);
+        assert_int_equal(read[0], FIXTURE_EOT);
+        for (uint32_t i = 0; i < LENGTH; i++) assert_int_equal(read[i + 1], (doc * 7919 + i * 31) % FIXTURE_EOT);
+    }
+    shard_file_close(&f);
+    free(read);
+    assert_int_equal(unlink(in_folder("large.h5")), 0);
+}
+
+static void a_disk_that_fills_while_adding_leaves_nothing(void **state) {
+    (void)state;
+    shard_provenance provenance = fixture_provenance("train");
+    struct rlimit old, small;
+    shard_writer *w;
+    yx_status status = YX_OK;
+    int before = count_entries(folder);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    assert_int_equal(shard_writer_open(in_folder("full.h5"), 0, &provenance, &w), YX_OK);
+    small = (struct rlimit){1500000, old.rlim_max}; // more than the buffer, less than two
+    setrlimit(RLIMIT_FSIZE, &small);
+    uint32_t ids[1000] = {0};
+    for (int doc = 0; doc < 1000 && status == YX_OK; doc++) status = shard_writer_add(w, ids, 1000, 1, 0, 0);
+    setrlimit(RLIMIT_FSIZE, &old);
+    assert_int_equal(status, YX_ERR_IO);
+    assert_non_null(strstr(yx_message(), "File too large"));
+    shard_writer_abort(w);
+    assert_int_equal(count_entries(folder), before);
 }
 
 // --- Damage ---------------------------------------------------------------------------------------------------------
@@ -198,10 +253,11 @@ static char *shard_bytes(const char *name, size_t *size) {
 
 static yx_status open_bytes(const void *data, size_t size, bool verify) {
     shard_file f;
+    char digest[YX_SHA256_HEX];
     const char *path = in_folder("damaged.h5");
     assert_int_equal(yx_write_file_atomic(path, data, size), YX_OK);
     yx_status status = shard_file_open(path, &f);
-    if (status == YX_OK && verify) status = shard_file_verify(&f);
+    if (status == YX_OK && verify) status = shard_file_verify(&f, digest);
     shard_file_close(&f);
     if (status != YX_OK) assert_non_null(strstr(yx_message(), "damaged.h5"));
     return status;
@@ -401,6 +457,8 @@ int main(void) {
         cmocka_unit_test(the_same_input_gives_the_same_bytes),
         cmocka_unit_test(an_aborted_shard_leaves_nothing),
         cmocka_unit_test(a_full_disk_leaves_nothing),
+        cmocka_unit_test(large_shards_are_written_in_place),
+        cmocka_unit_test(a_disk_that_fills_while_adding_leaves_nothing),
         cmocka_unit_test(refuses_cut_off_files),
         cmocka_unit_test(finds_flipped_bits),
         cmocka_unit_test(refuses_other_files),

@@ -1,5 +1,5 @@
 #include "worker/memory.h"
-#include "io/order.h"
+#include "io/loader.h"
 #include "worker/model.h"
 #include <string.h>
 
@@ -33,11 +33,12 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
     add(out, &n, "activations", s.activations);
     add(out, &n, "workspace", s.workspace);
     int64_t row = config->model.embedding_rank * (config->training.precision == PRECISION_FP32 ? 4 : 2) + 4;
-    if (ranks > 1) add(out, &n, "embedding rows of all ranks", ranks * micro_tokens * row);
+    int64_t wire = config->training.gradient_wire == WIRE_BF16 ? s.largest_bucket / 2 : 0;
+    if (ranks > 1) add(out, &n, "exchange with other ranks", ranks * micro_tokens * row + wire);
     // A checkpoint is put together in host memory, and its largest tensor read back; a CPU has no other memory.
     int64_t largest = config->model.vocab_size * config->model.embedding_rank * (int64_t)sizeof(float);
     if (strcmp(ops->name, "cpu") == 0) add(out, &n, "copy for checkpoints", 3 * s.params + largest);
-    int64_t batches = (config->data.prefetch + 2) * micro_tokens * 3 * (int64_t)sizeof(int32_t);
+    int64_t batches = (loader_most_ahead(config->data.prefetch) + 2) * micro_tokens * 3 * (int64_t)sizeof(int32_t);
     add(out, &n, "data: window, micro-batches", window_blocks * (ORDER_BLOCK_TOKENS + 1) * 4 + batches);
     add(out, &n, "program and libraries", PROCESS_BYTES);
     return YX_OK;

@@ -268,7 +268,8 @@ yx_status model_measure(const yx_ops *ops, yx_device *device, const config_model
                          .grads = options->training ? params : 0,
                          .copies = (int64_t)m.copies_bytes,
                          .activations = (int64_t)m.activations_bytes,
-                         .workspace = (int64_t)m.workspace_bytes};
+                         .workspace = (int64_t)m.workspace_bytes,
+                         .largest_bucket = param_largest_bucket(&m.table) * (int64_t)sizeof(yx_real)};
     m.device = NULL; // nothing was allocated
     release(&m);
     return status;

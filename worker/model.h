@@ -63,7 +63,7 @@ typedef struct model_options {
 
 // Sizes of what model_create will allocate, without allocating (bytes).
 typedef struct model_sizes {
-    int64_t params, grads, copies, activations, workspace;
+    int64_t params, grads, copies, activations, workspace, largest_bucket; // largest_bucket: of the gradients
 } model_sizes;
 yx_status model_measure(const yx_ops *ops, yx_device *device, const config_model *config, const model_options *options,
                         model_sizes *out);

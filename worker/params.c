@@ -94,6 +94,13 @@ void param_table_free(param_table *table) {
     *table = (param_table){0};
 }
 
+int64_t param_largest_bucket(const param_table *table) {
+    int64_t largest = 0;
+    for (int64_t i = 0; i < table->num_buckets; i++)
+        if (table->buckets[i].piece * table->ranks > largest) largest = table->buckets[i].piece * table->ranks;
+    return largest;
+}
+
 int64_t param_index(const param_table *table, param_role role, int64_t layer) {
     if (role == PARAM_EMBED) return 0;
     if (role == PARAM_PROJ) return 1;

@@ -46,6 +46,8 @@ typedef struct param_table {
 // bucket_bytes: of a bucket's gradients at least, but for the last.
 yx_status param_table_create(const config_model *model, int ranks, int64_t bucket_bytes, param_table *out);
 void param_table_free(param_table *table);
+// Elements of the largest bucket.
+int64_t param_largest_bucket(const param_table *table);
 // Index of a parameter: `layer` counts only for the roles of a layer.
 int64_t param_index(const param_table *table, param_role role, int64_t layer);
 static inline int64_t param_size(const param *p) { return p->rows * (p->cols ? p->cols : 1); }

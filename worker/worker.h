@@ -35,10 +35,12 @@ typedef struct worker_fp8 {
 typedef struct worker_step_result { // the same on every rank
     double loss;                    // nats per token
     double grad_norm;
-    bool skipped;                           // a non-finite gradient: nothing was updated
-    uint64_t token_hash;                    // of the global step's tokens
-    const worker_fp8 *fp8;                  // NULL without 8-bit operands
-    double data_wait, compute, communicate; // seconds, of this rank
+    bool skipped;          // a non-finite gradient: nothing was updated
+    uint64_t token_hash;   // of the global step's tokens
+    const worker_fp8 *fp8; // NULL without 8-bit operands
+    // Seconds, of this rank: waiting for the loader; computing; exchanging or waiting for others with nothing to
+    // compute; exchanging in all, of which the rest was hidden behind the backward pass.
+    double data_wait, compute, communicate, exchange;
 } worker_step_result;
 
 typedef struct yx_worker yx_worker;

@@ -40,6 +40,7 @@ struct yx_worker {
     int64_t num_segments;
     model_hooks hooks;
     double communicating; // seconds that the hooks of a step took
+    void *wire;           // [largest bucket] device, bf16: gradients on their way; NULL: they go as they are
     int32_t *all_tokens;  // [ranks, max_micro_tokens] device: of the last micro-batch
     void *all_rows;       // [ranks, max_micro_tokens, rank] device, act: gradients of the embedding's rows
     int32_t *batch;       // [3, max_micro_tokens] device: token, target, seq_start
@@ -64,6 +65,12 @@ struct yx_worker {
 // Host memory and events of the step; the end of them and of the recorded passes.
 yx_status worker_step_open(yx_worker *w);
 void worker_step_close(yx_worker *w);
+// Stretches of a step on the device's clock, where devices exchange by themselves: up to the end of the own backward
+// pass; waiting for the sums; from there on; the exchanges that run beside it.
+typedef enum worker_clock { CLOCK_OWN, CLOCK_WAIT, CLOCK_REST, CLOCK_EXCHANGE } worker_clock;
+// `sign`: -1 at the beginning of the stretch, 1 at its end.
+yx_status worker_clock_mark(yx_worker *w, worker_clock clock, yx_stream *stream, int sign);
+
 // A stretch of a parameter in this rank's pieces.
 typedef struct worker_part {
     int64_t index;         // of the parameter

@@ -8,7 +8,6 @@ static const group_type REAL = sizeof(yx_real) == sizeof(float) ? GROUP_F32 : GR
 
 static bool alone(const yx_worker *w) { return group_size(w->group) == 1; }
 static void *native(yx_worker *w, yx_stream *stream) { return w->ops->native_stream(w->device, stream); }
-static size_t type_size(group_type type) { return type == GROUP_F32 ? 4 : 8; }
 
 // --- Device memory through the host, a piece at a time, where the group cannot read it
 typedef yx_status (*host_work)(yx_worker *w, void *host, size_t count, const void *arguments);
@@ -44,7 +43,7 @@ static yx_status all_reduce(yx_worker *w, yx_stream *stream, void *data, size_t 
     reduction r = {type, op};
     if (w->devices) return device_group_all_reduce(w->devices, data, count, type, op, native(w, stream));
     if (!w->staging) return group_all_reduce(w->group, data, count, type, op);
-    return through_host(w, data, count, type_size(type), reduce_on_host, &r);
+    return through_host(w, data, count, group_type_size(type), reduce_on_host, &r);
 }
 
 // Part r of `data` is rank r's.
@@ -69,13 +68,36 @@ fail:
 }
 
 // --- Buckets
+// `count` elements of `type` a rank, in `ranks` pieces; with shards only the own piece is summed.
+static yx_status reduce_pieces(yx_worker *w, void *data, size_t count, group_type type) {
+    if (w->shard && w->devices)
+        return device_group_reduce_scatter(w->devices, data, count, type, native(w, w->exchange));
+    if (w->shard && !w->staging) return group_reduce_scatter(w->group, data, count, type, GROUP_SUM);
+    return all_reduce(w, w->exchange, data, count * (size_t)w->model->table.ranks, type, GROUP_SUM);
+}
+
+// Between the gradients and what goes over the wire; PARAM_ALIGN divides every bucket.
+static yx_status convert(yx_worker *w, const void *from, yx_dtype from_type, void *to, yx_dtype to_type,
+                         int64_t count) {
+    yx_cast_args args = {.rows = count / PARAM_ALIGN,
+                         .cols = PARAM_ALIGN,
+                         .src_dtype = from_type,
+                         .src = from,
+                         .dst = {.dtype = to_type, .row = to}};
+    return w->ops->cast(w->device, w->exchange, &args);
+}
+
 static yx_status reduce_bucket(yx_worker *w, int64_t i) {
+    yx_status status = YX_OK;
     const param_bucket *b = &w->model->table.buckets[i];
     yx_real *data = w->model->grads + b->begin;
-    if (w->shard && w->devices)
-        return device_group_reduce_scatter(w->devices, data, (size_t)b->piece, REAL, native(w, w->exchange));
-    if (w->shard && !w->staging) return group_reduce_scatter(w->group, data, (size_t)b->piece, REAL, GROUP_SUM);
-    return all_reduce(w, w->exchange, data, (size_t)(b->piece * w->model->table.ranks), REAL, GROUP_SUM);
+    int64_t all = b->piece * w->model->table.ranks;
+    if (!w->wire) return reduce_pieces(w, data, (size_t)b->piece, REAL);
+    YX_CHECK(convert(w, data, YX_F32, w->wire, YX_BF16, all));
+    YX_CHECK(reduce_pieces(w, w->wire, (size_t)b->piece, GROUP_BF16));
+    YX_CHECK(convert(w, w->wire, YX_BF16, data, YX_F32, all)); // with shards the other pieces are of no use
+fail:
+    return status;
 }
 
 // What is queued so far comes before the next exchange.
@@ -101,7 +123,11 @@ static yx_status gather_rows(yx_worker *w, const model_batch *batch, int64_t *ro
     YX_CHECK(all_gather(w, w->exchange, w->all_rows, bytes));
     if (w->devices) {
         YX_CHECK(w->ops->event_record(w->device, w->arrived, w->exchange));
+        YX_CHECK(worker_clock_mark(w, CLOCK_OWN, NULL, 1));
+        YX_CHECK(worker_clock_mark(w, CLOCK_WAIT, NULL, -1));
         YX_CHECK(w->ops->stream_wait(w->device, NULL, w->arrived)); // the buckets before them, too
+        YX_CHECK(worker_clock_mark(w, CLOCK_WAIT, NULL, 1));
+        YX_CHECK(worker_clock_mark(w, CLOCK_REST, NULL, -1));
     }
     *rows = batch->rows * m->table.ranks;
     *token = w->all_tokens;
@@ -116,12 +142,20 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+yx_status worker_clock_mark(yx_worker *w, worker_clock clock, yx_stream *stream, int sign) {
+    return w->devices ? w->ops->clock(w->device, stream, &w->model->scalars->clocks[clock], sign) : YX_OK;
+}
+
 static yx_status bucket_ready(void *context, int64_t i) {
+    yx_status status = YX_OK;
     yx_worker *w = context;
     double begun = now();
-    yx_status status = hand_over(w);
-    if (status == YX_OK) status = reduce_bucket(w, i);
+    YX_CHECK(hand_over(w));
+    YX_CHECK(worker_clock_mark(w, CLOCK_EXCHANGE, w->exchange, -1));
+    YX_CHECK(reduce_bucket(w, i));
+    YX_CHECK(worker_clock_mark(w, CLOCK_EXCHANGE, w->exchange, 1));
     w->communicating += now() - begun;
+fail:
     return status;
 }
 
@@ -141,6 +175,8 @@ yx_status worker_reduce_open(yx_worker *w) {
     size_t rows = (size_t)(w->options.max_micro_tokens * ranks);
     w->hooks = (model_hooks){w, bucket_ready, rows_ready};
     if (ranks == 1) return YX_OK;
+    if (w->options.training.gradient_wire == WIRE_BF16)
+        YX_CHECK(w->ops->alloc(w->device, (size_t)param_largest_bucket(&m->table) * sizeof(yx_bf16), &w->wire));
     if (!w->ops->host_memory && !w->devices) {
         YX_CHECK(w->ops->alloc_host(w->device, WORKER_STAGING * sizeof(float), (void **)&w->staging));
         return YX_OK;
@@ -160,6 +196,7 @@ void worker_reduce_close(yx_worker *w) {
     if (w->ready) w->ops->event_destroy(w->device, w->ready);
     if (w->arrived) w->ops->event_destroy(w->device, w->arrived);
     if (w->exchange) w->ops->stream_destroy(w->device, w->exchange);
+    w->ops->free(w->device, w->wire);
     w->ops->free(w->device, w->all_tokens);
     w->ops->free(w->device, w->all_rows);
 }

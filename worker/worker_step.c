@@ -194,6 +194,7 @@ static yx_status update(yx_worker *w, const void *arguments) {
     YX_CHECK(w->ops->adamw(w->device, NULL, &adamw));
     if (w->shard) YX_CHECK(share_update(w));
     YX_CHECK(precision_update(&m->precision, w->ops, w->device, 1u << YX_SCALE_NORM, m->scalars));
+    YX_CHECK(worker_clock_mark(w, CLOCK_REST, NULL, 1));
 fail:
     return status;
 }
@@ -222,6 +223,12 @@ fail:
     return status;
 }
 
+static void read_clocks(const int64_t *clocks, worker_step_result *out) {
+    out->compute = 1e-9 * (double)(clocks[CLOCK_OWN] + clocks[CLOCK_REST]);
+    out->communicate = 1e-9 * (double)clocks[CLOCK_WAIT];
+    out->exchange = 1e-9 * (double)clocks[CLOCK_EXCHANGE];
+}
+
 yx_status worker_step(yx_worker *w, const worker_source *source, const worker_step_args *args,
                       worker_step_result *out) {
     yx_status status = YX_OK;
@@ -230,6 +237,7 @@ yx_status worker_step(yx_worker *w, const worker_source *source, const worker_st
     *out = (worker_step_result){0};
     w->communicating = 0;
     YX_CHECK(set_scalars(w, args));
+    YX_CHECK(worker_clock_mark(w, CLOCK_OWN, NULL, -1));
     if (args->calibrate && worker_calibrates(w)) {
         YX_CHECK(calibrate(w, source, args, out));
         YX_CHECK(w->ops->zero(w->device, NULL, &m->scalars->loss_sum, sizeof m->scalars->loss_sum));
@@ -240,7 +248,7 @@ yx_status worker_step(yx_worker *w, const worker_source *source, const worker_st
     reduced = now();
     YX_CHECK(together ? group_agree(w->group, status) : status); // none may wait in a sum for one that failed
     YX_CHECK(worker_reduce_rest(w, &out->token_hash));
-    out->communicate = now() - reduced + w->communicating;
+    out->communicate = out->exchange = now() - reduced + w->communicating;
     YX_CHECK(run_update(w));
     YX_CHECK(read_back(w));
     YX_CHECK(worker_read_fp8(w, args->tokens));
@@ -250,6 +258,7 @@ yx_status worker_step(yx_worker *w, const worker_source *source, const worker_st
     out->skipped = w->readback->scalars.skip != 0;
     if (!out->skipped) w->adam_steps++;
     out->compute = now() - start - out->communicate - out->data_wait;
+    if (w->devices) read_clocks(w->readback->scalars.clocks, out);
 fail:
     return status;
 }

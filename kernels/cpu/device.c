@@ -102,6 +102,14 @@ static yx_status cpu_event_done(yx_device *d, yx_event *e, bool *done) {
     return YX_OK;
 }
 
+static yx_status cpu_clock(yx_device *d, yx_stream *s, int64_t *sum, int sign) {
+    (void)d, (void)s;
+    struct timespec t;
+    if (clock_gettime(CLOCK_MONOTONIC, &t)) return yx_fail_errno("clock_gettime");
+    *sum += sign * ((int64_t)t.tv_sec * 1000000000 + t.tv_nsec);
+    return YX_OK;
+}
+
 static yx_status cpu_event_create(yx_device *d, yx_event **out) {
     (void)d;
     *out = calloc(1, sizeof **out);
@@ -168,6 +176,7 @@ const yx_ops *kernels_cpu(void) {
                                .stream_sync = cpu_stream_sync,
                                .native_stream = cpu_native_stream,
                                .event_done = cpu_event_done,
+                               .clock = cpu_clock,
                                .event_create = cpu_event_create,
                                .event_destroy = cpu_event_destroy,
                                .event_record = cpu_event_record,

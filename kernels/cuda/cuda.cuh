@@ -99,3 +99,4 @@ yx_status cuda_clip(yx_device *, yx_stream *, yx_step_scalars *);
 yx_status cuda_adamw(yx_device *, yx_stream *, const yx_adamw_args *);
 yx_status cuda_scales(yx_device *, yx_stream *, const yx_scales_args *);
 yx_status cuda_cast(yx_device *, yx_stream *, const yx_cast_args *);
+yx_status cuda_clock(yx_device *, yx_stream *, int64_t *sum, int sign);

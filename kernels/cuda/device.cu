@@ -255,6 +255,7 @@ extern "C" __attribute__((visibility("default"))) const yx_ops *kernels_cuda(ker
     ops.graph_destroy = cuda_graph_destroy;
     ops.workspace_size = cuda_workspace_size;
     ops.set_workspace = cuda_set_workspace;
+    ops.clock = cuda_clock;
     ops.matmul = cuda_matmul;
     ops.embed = cuda_embed;
     ops.embed_backward = cuda_embed_backward;

@@ -52,7 +52,19 @@ static void meet(ncclComm *c) {
 template <typename T> static void combine(T *to, const T *from, size_t n, ncclRedOp_t op) {
     for (size_t i = 0; i < n; i++) to[i] = op == ncclSum ? to[i] + from[i] : std::max(to[i], from[i]);
 }
-static size_t size_of(ncclDataType_t type) { return type == ncclUint8 ? 1 : type == ncclFloat32 ? 4 : 8; }
+static size_t size_of(ncclDataType_t type) {
+    return type == ncclUint8 ? 1 : type == ncclBfloat16 ? 2 : type == ncclFloat32 ? 4 : 8;
+}
+static void add_bf16(uint16_t *to, const uint16_t *from, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint32_t a = (uint32_t)to[i] << 16, b = (uint32_t)from[i] << 16;
+        float x, y;
+        memcpy(&x, &a, 4), memcpy(&y, &b, 4);
+        x += y;
+        memcpy(&a, &x, 4);
+        to[i] = (uint16_t)((a + 0x7fff + (a >> 16 & 1)) >> 16);
+    }
+}
 
 // Sums `n` elements of all ranks into `out`, or leaves them where `out` is null.
 static void reduce_piece(ncclComm *c, const char *in, char *out, size_t n, ncclDataType_t type, ncclRedOp_t op) {
@@ -65,6 +77,7 @@ static void reduce_piece(ncclComm *c, const char *in, char *out, size_t n, ncclD
             const char *from = c->area->slots[r];
             if (type == ncclFloat32) combine((float *)out, (const float *)from, n, op);
             else if (type == ncclFloat64) combine((double *)out, (const double *)from, n, op);
+            else if (type == ncclBfloat16) add_bf16((uint16_t *)out, (const uint16_t *)from, n);
             else combine((uint64_t *)out, (const uint64_t *)from, n, op);
         }
     }
