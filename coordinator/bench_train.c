@@ -163,20 +163,25 @@ const profile_ceiling bench_ceiling_4090 = {
     .flops = {[YX_F32] = 82.6e12, [YX_BF16] = 165.2e12, [YX_E4M3] = 330.3e12, [YX_E5M2] = 330.3e12},
     .bandwidth = 1008e9};
 
+const ranks_link bench_link_4090 = {.bus = 10e9, .latency = 50e-6, .overlap = true};
+
+static double expected_group(const profile_report *r, const profile_ceiling *here, profile_group g) {
+    double least = profile_least_seconds(r, g, here);
+    return least > 0 ? profile_least_seconds(r, g, &bench_ceiling_4090) * r->groups[g].seconds / least : 0;
+}
+
 double bench_expected_4090(const profile_report *r, const profile_ceiling *here) {
     double seconds = 0;
-    for (int g = 0; g < PROFILE_GROUPS; g++) {
-        double least = profile_least_seconds(r, g, here);
-        if (least > 0) seconds += profile_least_seconds(r, g, &bench_ceiling_4090) * r->groups[g].seconds / least;
-    }
+    for (int g = 0; g < PROFILE_GROUPS; g++) seconds += expected_group(r, here, (profile_group)g);
     return seconds;
 }
 
-double bench_expected_4090s(const bench_stage *s, double gradient_bytes, int ranks) {
-    double compute = s->expected_4090 / ranks, n = ranks;
-    double last = fmin(1, (double)s->micro_tokens / ((double)s->tokens / n)) * compute;
-    double exchange = 2 * (n - 1) / n * gradient_bytes / BENCH_BUS_4090;
-    return compute + fmax(0, exchange - last * 2 / 3);
+static ranks_step expect_4090(const bench_stage *s, const profile_ceiling *here, int64_t most_tokens) {
+    return (ranks_step){.seq_len = s->seq_len,
+                        .batch_size = s->batch_size,
+                        .most_tokens = most_tokens,
+                        .seconds = bench_expected_4090(&s->profile, here),
+                        .optimizer = expected_group(&s->profile, here, PROFILE_OPTIMIZER)};
 }
 
 // --- Stages
@@ -257,7 +262,7 @@ static yx_status time_stage(bench_run *r, const config_stage *stage, const bench
     s->share =
         1 / (double)ranks * strict_seconds(c, &worker_model(r->worker)->precision, s, &out->ceiling) / s->seconds;
     YX_CHECK(profile_read(&out->ceiling, &s->profile));
-    if (!r->ops->host_memory) s->expected_4090 = bench_expected_4090(&s->profile, &out->ceiling);
+    if (!r->ops->host_memory && ranks == 1) s->expected_4090 = expect_4090(s, &out->ceiling, most);
 fail:
     worker_set_ops(r->worker, r->ops);
     return status;
@@ -296,8 +301,12 @@ yx_status bench_train_run(const yx_config *config, const bench_options *o, yx_gr
     if (!r.ops->host_memory) YX_CHECK(device_group_open(group, info.index, info.name, &r.devices));
     snprintf(out->exchange, sizeof out->exchange, "%s",
              r.devices ? device_group_library(r.devices) : group_backend(group));
-    int64_t wire = config->training.gradient_wire == WIRE_BF16 ? 2 : 4;
-    out->gradient_bytes = (double)(plan_model_parameters(&config->model) * wire);
+    out->precision = config->training.precision;
+    out->overlap = !r.ops->host_memory && (r.devices || out->ranks == 1);
+    out->gradients = (ranks_gradients){.parameters = plan_model_parameters(&config->model),
+                                       .wire = config->training.gradient_wire,
+                                       .sharded = config->training.shard_optimizer};
+    YX_CHECK(ranks_buckets(config, &out->gradients.buckets));
     worker_options options = {
         .training = config->training, .model = config->model, .max_micro_tokens = out->micro_tokens};
     YX_CHECK(worker_create(r.ops, r.device, group, r.devices, &options, &r.worker));
