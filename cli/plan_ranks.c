@@ -5,10 +5,11 @@
 // --- What there is to compute from
 yx_status plan_ranks_open(const plan_ranks_options *o, const yx_config *config, const yx_plan *plan, plan_ranks *out) {
     yx_status status = YX_OK;
-    *out = (plan_ranks){.plan = plan, .path = o->bench, .ranks = o->ranks, .measured_link = o->bus == 0};
+    *out = (plan_ranks){.plan = plan, .path = o->bench, .ranks = o->ranks};
     YX_CHECK(bench_read(o->bench, config, &out->file));
     out->link = (ranks_link){o->bus * 1e9, o->latency * 1e-6, out->file.overlap};
-    if (out->measured_link) out->link.bus = bench_file_bus(&out->file);
+    if (o->bus == 0) out->link.bus = bench_file_bus(&out->file);
+    out->measured_link = o->bus == 0 && out->link.bus > 0;
     if (out->link.bus == 0 && o->ranks > 1)
         YX_FAIL(YX_ERR_USAGE,
                 "--bus is missing: %s measured one rank, which exchanges nothing. Give GB/s over each rank's "
@@ -88,20 +89,26 @@ static const char *choice_text(const ranks_choice *c, char out[32]) {
     return out;
 }
 
+static void print_link(const plan_ranks *r) {
+    ranks_gradients g = sent_as(r, WIRE_FP32);
+    printf("%.4g MB of fp32 gradients in %" PRId64 " sums%s, %.3g GB/s over each rank's connection%s",
+           ranks_gradient_bytes(&g) / 1e6, g.buckets, g.sharded ? ", the optimizer sharded" : "", r->link.bus / 1e9,
+           r->measured_link ? " as measured there" : "");
+    if (r->link.latency > 0) printf(" and %.3g µs a sum", r->link.latency * 1e6);
+    printf(", %s\n", r->link.overlap
+                         ? "hidden behind the last micro-batch's backward pass as far as that is long enough"
+                         : "nothing of it hidden");
+}
+
 static void print_head(const plan_ranks *r) {
-    printf("\non %d rank%s, computed from %s (%s; %d rank%s by %s): each as fast as one", r->ranks,
+    char share[32];
+    snprintf(share, sizeof share, "of %d", r->ranks);
+    printf("\non %d rank%s, computed from %s (%s; %d rank%s by %s), each rank as fast as one:\n", r->ranks,
            r->ranks == 1 ? "" : "s", r->path, r->file.device, r->file.ranks, r->file.ranks == 1 ? "" : "s",
            r->file.exchange);
-    if (r->ranks > 1) {
-        ranks_gradients g = sent_as(r, WIRE_FP32);
-        printf(", %.4g MB of fp32 gradients in %" PRId64 " sums%s,\n%.3g GB/s over each rank's connection%s",
-               ranks_gradient_bytes(&g) / 1e6, g.buckets, g.sharded ? ", a sharded optimizer" : "", r->link.bus / 1e9,
-               r->measured_link ? " as measured there" : "");
-        if (r->link.latency > 0) printf(" and %.3g µs a sum", r->link.latency * 1e6);
-        printf(", %s", r->link.overlap ? "hidden behind the last micro-batch's backward pass" : "nothing of it hidden");
-    }
-    printf("\n%5s %5s %11s %10s %5s %11s %13s %10s %8s %6s %10s  %s\n", "stage", "T", "tokens/rank", "compute ms",
-           "wire", "exchange ms", "not hidden ms", "tokens/s", "speedup", "of it", "time", "fastest");
+    if (r->ranks > 1) print_link(r);
+    printf("%5s %5s %11s %10s %5s %11s %13s %10s %8s %8s %10s  %s\n", "stage", "T", "tokens/rank", "compute ms", "wire",
+           "exchange ms", "not hidden ms", "tokens/s", "speedup", share, "time", "fastest");
 }
 
 static void print_row(const plan_ranks *r, int64_t i, const ranks_step *one, config_wire wire) {
@@ -113,10 +120,10 @@ static void print_row(const plan_ranks *r, int64_t i, const ranks_step *one, con
         ranks_choice fastest = ranks_fastest(one, &r->gradients, &r->link, r->ranks);
         choice_text(&fastest, chosen);
     }
-    printf("%5" PRId64 " %5" PRId64 " %11" PRId64 " %10.2f %5s %11.2f %13.2f %10.0f %7.2fx %5.0f%% %10s  %s\n", i + 1,
+    printf("%5" PRId64 " %5" PRId64 " %11" PRId64 " %10.2f %5s %11.2f %13.2f %10.0f %7.2fx %7.1f%% %10s%s%s\n", i + 1,
            s->seq_len, t.tokens, t.compute * 1e3, r->ranks > 1 ? config_wire_name(wire) : "-", t.exchange * 1e3,
            t.exposed * 1e3, (double)plan_tokens_per_step(s) / t.seconds, speedup, 100 * speedup / r->ranks,
-           duration(stage_seconds(r, i, t.seconds), text), chosen);
+           duration(stage_seconds(r, i, t.seconds), text), *chosen ? "  " : "", chosen);
 }
 
 static void print_totals(const plan_ranks *r) {

@@ -13,7 +13,8 @@ enum { MOST_BYTES = 16 << 20, MOST_RANKS = 65536, MOST_TOKENS = 1 << 30 };
 
 // --- Fields
 static yx_status refuse(const char *what) {
-    return yx_fail(YX_ERR_DATA, "%s: it is not what `yxanul bench train --json` prints", what);
+    return yx_fail(YX_ERR_DATA, "no valid \"%s\": it is not what `yxanul bench train --json` of this version prints",
+                   what);
 }
 
 static yx_status get_int(const json_t *from, const char *name, int64_t min, int64_t max, int64_t *out) {
@@ -123,8 +124,8 @@ static yx_status read_stages(const json_t *root, const yx_config *config, bench_
     const json_t *stages = json_object_get(root, "stages");
     yx_status status = get_int(root, "micro_batch_tokens", 128, MOST_TOKENS, &most_tokens);
     if (status != YX_OK) return status;
-    if (json_array_size(stages) < 1 || json_array_size(stages) > CONFIG_MAX_STAGES || most_tokens % 128)
-        return refuse("stages");
+    if (most_tokens % 128) return refuse("micro_batch_tokens");
+    if (json_array_size(stages) < 1 || json_array_size(stages) > CONFIG_MAX_STAGES) return refuse("stages");
     for (size_t i = 0; status == YX_OK && i < json_array_size(stages); i++)
         status = read_stage(json_array_get(stages, i), config, most_tokens, out);
     return status;
