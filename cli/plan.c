@@ -23,7 +23,7 @@ static const char help[] =
     "  --config FILE        the configuration\n"
     "  --set KEY=VALUE …    change a key of it (docs/configuration.md); may be repeated\n"
     "  --corpus-tokens N    plan for N training tokens (1k = 1000, 1M, 1G) instead of reading data.path\n"
-    "  --ranks N            memory as one of N ranks (default 1)\n"
+    "  --ranks N            memory as one of N ranks (default 1), and with --bench their speed\n"
     "  --bench FILE         what `yxanul bench train --json` printed for this configuration, on one rank or several: a "
     "second\n"
     "                       table says what its stages come to on --ranks ranks, computed, with the gradients in fp32 "

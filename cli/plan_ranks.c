@@ -103,9 +103,10 @@ static void print_link(const plan_ranks *r) {
 static void print_head(const plan_ranks *r) {
     char share[32];
     snprintf(share, sizeof share, "of %d", r->ranks);
-    printf("\non %d rank%s, computed from %s (%s; %d rank%s by %s), each rank as fast as one:\n", r->ranks,
-           r->ranks == 1 ? "" : "s", r->path, r->file.device, r->file.ranks, r->file.ranks == 1 ? "" : "s",
-           r->file.exchange);
+    printf("\non %d rank%s, computed from %s (%s, %d rank%s", r->ranks, r->ranks == 1 ? "" : "s", r->path,
+           r->file.device, r->file.ranks, r->file.ranks == 1 ? "" : "s");
+    if (r->file.ranks > 1) printf(" by %s", r->file.exchange);
+    printf("), each rank as fast as one:\n");
     if (r->ranks > 1) print_link(r);
     printf("%5s %5s %11s %10s %5s %11s %13s %10s %8s %8s %10s  %s\n", "stage", "T", "tokens/rank", "compute ms", "wire",
            "exchange ms", "not hidden ms", "tokens/s", "speedup", share, "time", "fastest");
