@@ -15,9 +15,8 @@ yx_status plan_ranks_open(const plan_ranks_options *o, const yx_config *config, 
                 "--bus is missing: %s measured one rank, which exchanges nothing. Give GB/s over each rank's "
                 "connection, as `yxanul bench comm` prints them",
                 o->bench);
-    out->gradients = (ranks_gradients){.parameters = out->file.gradients.parameters,
-                                       .wire = config->training.gradient_wire,
-                                       .sharded = config->training.shard_optimizer};
+    out->gradients =
+        (ranks_gradients){.parameters = out->file.gradients.parameters, .sharded = config->training.shard_optimizer};
     YX_CHECK(ranks_buckets(config, &out->gradients.buckets));
 fail:
     return status;
@@ -32,14 +31,14 @@ static bool alone(const plan_ranks *r, int64_t stage, ranks_step *out) {
     return found >= 0;
 }
 
-static ranks_gradients sent_as(const plan_ranks *r, config_wire wire) {
-    ranks_gradients g = r->gradients;
-    g.wire = wire;
-    return g;
+// What the gradients of a stage travel in, where `wire` may be auto.
+static config_wire wire_of(const plan_ranks *r, const ranks_step *one, int n, config_wire wire) {
+    return wire == WIRE_AUTO ? ranks_auto_wire(one, &r->gradients, &r->link, n) : wire;
 }
 
 static ranks_time time_of(const plan_ranks *r, const ranks_step *one, int n, config_wire wire) {
-    ranks_gradients g = sent_as(r, wire);
+    ranks_gradients g = r->gradients;
+    g.wire = wire_of(r, one, n, wire);
     return ranks_compute(one, &g, &r->link, n);
 }
 
@@ -90,9 +89,9 @@ static const char *choice_text(const ranks_choice *c, char out[32]) {
 }
 
 static void print_link(const plan_ranks *r) {
-    ranks_gradients g = sent_as(r, WIRE_FP32);
+    const ranks_gradients *g = &r->gradients;
     printf("%.4g MB of fp32 gradients in %" PRId64 " sums%s, %.3g GB/s over each rank's connection%s",
-           ranks_gradient_bytes(&g) / 1e6, g.buckets, g.sharded ? ", the optimizer sharded" : "", r->link.bus / 1e9,
+           ranks_gradient_bytes(g) / 1e6, g->buckets, g->sharded ? ", the optimizer sharded" : "", r->link.bus / 1e9,
            r->measured_link ? " as measured there" : "");
     if (r->link.latency > 0) printf(" and %.3g µs a sum", r->link.latency * 1e6);
     printf(", %s\n", r->link.overlap
@@ -134,7 +133,7 @@ static void print_totals(const plan_ranks *r) {
     if (measured < all) printf("measured: %" PRId64 " of %" PRId64 " stages; together they take\n", measured, all);
     else printf("all stages together take\n");
     printf("  %-28s %10s\n", "1 rank", duration(one, text));
-    for (config_wire wire = WIRE_FP32; wire <= WIRE_BF16 && r->ranks > 1; wire++) {
+    for (config_wire wire = WIRE_FP32; wire <= WIRE_AUTO && r->ranks > 1; wire++) {
         char name[32];
         double seconds = run_seconds(r, r->ranks, wire);
         printf("  %-28s %10s %7.2fx\n", choice_text(&(ranks_choice){r->ranks, wire}, name), duration(seconds, text),
@@ -159,11 +158,11 @@ void plan_ranks_print(const plan_ranks *r) {
 static json_t *stage_json(const plan_ranks *r, int64_t i, const ranks_step *one, int n, config_wire wire) {
     ranks_time t = time_of(r, one, n, wire);
     double rate = (double)plan_tokens_per_step(&r->plan->stages[i]) / t.seconds, speedup = one->seconds / t.seconds;
-    return json_pack("{sI sI sI sf sf sf sf sf sf sf sf}", "stage", (json_int_t)(i + 1), "tokens_per_rank",
-                     (json_int_t)t.tokens, "micro_batches", (json_int_t)t.micro_batches, "compute_seconds", t.compute,
-                     "exchange_seconds", t.exchange, "exposed_seconds", t.exposed, "step_seconds", t.seconds,
-                     "tokens_per_second", rate, "speedup", speedup, "efficiency", speedup / n, "seconds",
-                     stage_seconds(r, i, t.seconds));
+    return json_pack("{sI ss sI sI sf sf sf sf sf sf sf sf}", "stage", (json_int_t)(i + 1), "gradient_wire",
+                     config_wire_name(wire_of(r, one, n, wire)), "tokens_per_rank", (json_int_t)t.tokens,
+                     "micro_batches", (json_int_t)t.micro_batches, "compute_seconds", t.compute, "exchange_seconds",
+                     t.exchange, "exposed_seconds", t.exposed, "step_seconds", t.seconds, "tokens_per_second", rate,
+                     "speedup", speedup, "efficiency", speedup / n, "seconds", stage_seconds(r, i, t.seconds));
 }
 
 static json_t *group_json(const plan_ranks *r, int n, config_wire wire) {
@@ -191,7 +190,7 @@ static json_t *fastest_json(const plan_ranks *r) {
 void plan_ranks_json(const plan_ranks *r, json_t *root) {
     json_t *groups = json_array();
     for (int n = 1; n; n = ranks_next(n, r->ranks))
-        for (config_wire wire = WIRE_FP32; wire <= (n > 1 ? WIRE_BF16 : WIRE_FP32); wire++)
+        for (config_wire wire = WIRE_FP32; wire <= (n > 1 ? WIRE_AUTO : WIRE_FP32); wire++)
             json_array_append_new(groups, group_json(r, n, wire));
     json_object_set_new(root, "ranks", groups);
     json_object_set_new(root, "fastest", fastest_json(r));

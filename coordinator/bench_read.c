@@ -108,6 +108,7 @@ static yx_status read_stage(const json_t *from, const yx_config *config, int64_t
     YX_CHECK(get_seconds(from, "exposed_seconds", &s->exposed_seconds));
     YX_CHECK(get_seconds(optimizer, "seconds", &s->step.optimizer));
     if (s->step.seconds <= 0) YX_CHECK(refuse("seconds"));
+    if (s->exposed_seconds > s->step.seconds) YX_CHECK(refuse("exposed_seconds"));
     s->step.optimizer = fmin(s->step.optimizer, s->step.seconds); // measured in a step of its own
     if (out->ranks > 1 && s->exchange_seconds <= 0) YX_CHECK(refuse("exchange_seconds"));
     if (!has_stage(config, &s->step))

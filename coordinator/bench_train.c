@@ -2,6 +2,7 @@
 #include "common/rng.h"
 #include "coordinator/plan.h"
 #include "coordinator/plan_model.h"
+#include "coordinator/rank_link.h"
 #include "coordinator/setup.h"
 #include "worker/worker.h"
 #include <math.h>
@@ -24,8 +25,12 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
+typedef struct timed_step {
+    double seconds, exchange, exposed;
+} timed_step;
+
+static int by_seconds(const void *a, const void *b) {
+    double x = ((const timed_step *)a)->seconds, y = ((const timed_step *)b)->seconds;
     return (x > y) - (x < y);
 }
 
@@ -211,7 +216,7 @@ typedef struct bench_run {
     const yx_ops *ops, *profiled;
     yx_device *device;
     yx_group *group;
-    device_group *devices;
+    rank_link link;
     yx_worker *worker;
     int32_t *memory; // of a micro-batch
 } bench_run;
@@ -226,7 +231,7 @@ static double strict_seconds(const yx_config *c, const precision_state *p, const
 static yx_status time_stage(bench_run *r, const config_stage *stage, const bench_options *o, bench_train *out) {
     yx_status status = YX_OK;
     const yx_config *c = r->config;
-    double seconds[MAX_STEPS];
+    timed_step timed[MAX_STEPS];
     int64_t most = out->micro_tokens, steps = o->steps < MAX_STEPS ? o->steps : MAX_STEPS;
     int64_t rank = group_rank(r->group), ranks = group_size(r->group), all = stage->batch_size;
     int64_t own = all * (rank + 1) / ranks - all * rank / ranks;
@@ -252,12 +257,12 @@ static yx_status time_stage(bench_run *r, const config_stage *stage, const bench
         double start = now();
         YX_CHECK(worker_step(r->worker, &source, &args, &result));
         if (i < 0 || i >= steps) continue;
-        seconds[i] = now() - start - result.data_wait;
-        s->exchange += result.exchange / (double)steps;
-        s->exposed += result.communicate / (double)steps;
+        timed[i] = (timed_step){now() - start - result.data_wait, result.exchange, result.communicate};
     }
-    qsort(seconds, (size_t)steps, sizeof *seconds, by_value);
-    s->seconds = seconds[steps / 2];
+    qsort(timed, (size_t)steps, sizeof *timed, by_seconds);
+    s->seconds = timed[steps / 2].seconds;
+    s->exchange = timed[steps / 2].exchange;
+    s->exposed = timed[steps / 2].exposed;
     s->flops = plan_flops_per_token(&c->model, stage->seq_len) * (double)s->tokens;
     s->share =
         1 / (double)ranks * strict_seconds(c, &worker_model(r->worker)->precision, s, &out->ceiling) / s->seconds;
@@ -298,18 +303,18 @@ yx_status bench_train_run(const yx_config *config, const bench_options *o, yx_gr
     YX_CHECK(r.ops->info(r.device, &info));
     memcpy(out->device, info.name, sizeof out->device);
     YX_CHECK(memory_micro_tokens(r.ops, r.device, config, out->ranks, 0, &out->micro_tokens));
-    if (!r.ops->host_memory) YX_CHECK(device_group_open(group, info.index, info.name, &r.devices));
-    snprintf(out->exchange, sizeof out->exchange, "%s",
-             r.devices ? device_group_library(r.devices) : group_backend(group));
+    YX_CHECK(rank_link_open(r.ops, r.device, group, &config->training, &r.link));
+    snprintf(out->exchange, sizeof out->exchange, "%s", r.link.exchange);
     out->precision = config->training.precision;
-    out->overlap = !r.ops->host_memory && (r.devices || out->ranks == 1);
+    out->overlap = !r.ops->host_memory && (r.link.devices || out->ranks == 1);
     out->gradients = (ranks_gradients){.parameters = plan_model_parameters(&config->model),
-                                       .wire = config->training.gradient_wire,
+                                       .wire = config->training.gradient_wire == WIRE_BF16 ? WIRE_BF16 : WIRE_FP32,
                                        .sharded = config->training.shard_optimizer};
     YX_CHECK(ranks_buckets(config, &out->gradients.buckets));
     worker_options options = {
         .training = config->training, .model = config->model, .max_micro_tokens = out->micro_tokens};
-    YX_CHECK(worker_create(r.ops, r.device, group, r.devices, &options, &r.worker));
+    options.training.gradient_bucket_mb = r.link.bucket_mb;
+    YX_CHECK(worker_create(r.ops, r.device, group, r.link.devices, &options, &r.worker));
     YX_CHECK(model_init(worker_model(r.worker), 1));
     r.profiled = profile_open(r.ops, r.device);
     r.memory = malloc((size_t)out->micro_tokens * 3 * sizeof *r.memory);
@@ -319,7 +324,7 @@ fail:
     free(r.memory);
     if (r.profiled) profile_close();
     worker_free(r.worker);
-    device_group_close(r.devices);
+    rank_link_close(&r.link);
     if (r.device) r.ops->close(r.device);
     return status;
 }

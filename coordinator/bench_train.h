@@ -8,7 +8,7 @@
 typedef struct bench_stage {
     int64_t seq_len, batch_size, tokens, micro_tokens; // tokens of a step
     double seconds;                                    // median of a whole optimizer step
-    double exchange, exposed; // seconds a step of rank 0: exchanging with the other ranks, and of it not hidden
+    double exchange, exposed; // of that step, of rank 0: exchanging with the other ranks, and of it not hidden
     double flops;             // operations the step strictly needs (plan_flops_per_token)
     double share;             // of them at the rate of their precision's large product: least time over measured time
     profile_report profile;   // one more step, each operation timed by itself

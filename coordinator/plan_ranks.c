@@ -60,6 +60,13 @@ ranks_time ranks_compute(const ranks_step *one, const ranks_gradients *g, const 
     return t;
 }
 
+config_wire ranks_auto_wire(const ranks_step *one, const ranks_gradients *g, const ranks_link *link, int n) {
+    ranks_gradients first = *g; // a stage begins with fp32
+    first.wire = WIRE_FP32;
+    ranks_time t = ranks_compute(one, &first, link, n);
+    return t.exposed > RANKS_WORTH_BF16 * t.seconds ? WIRE_BF16 : WIRE_FP32;
+}
+
 // --- From a measurement
 double ranks_measured_bus(const ranks_gradients *g, int n, double exchange) {
     return n > 1 && exchange > 0 ? bytes_before(g, n) / exchange : 0;

@@ -13,9 +13,9 @@ typedef struct ranks_step {
 // What the ranks have to exchange in a step.
 typedef struct ranks_gradients {
     int64_t parameters;
-    int64_t buckets; // sums that the gradients travel in: ranks_buckets
-    config_wire wire;
-    bool sharded; // training.shard_optimizer
+    int64_t buckets;  // sums that the gradients travel in: ranks_buckets
+    config_wire wire; // fp32 or bf16
+    bool sharded;     // training.shard_optimizer
 } ranks_gradients;
 
 // By what they exchange it.
@@ -53,6 +53,11 @@ yx_status ranks_buckets(const yx_config *config, int64_t *out);
 // What goes before the update hides behind the backward pass of the last micro-batch, two thirds of its computing, as
 // far as that is long enough; the rest is exposed.
 ranks_time ranks_compute(const ranks_step *one, const ranks_gradients *g, const ranks_link *link, int n);
+
+// The share of a step that is exposed from which on training.gradient_wire: auto takes bf16.
+#define RANKS_WORTH_BF16 0.1
+// What auto comes to on n ranks: fp32 or bf16.
+config_wire ranks_auto_wire(const ranks_step *one, const ranks_gradients *g, const ranks_link *link, int n);
 
 // The same the other way, for what was measured on n ranks. `exchange`: seconds of a step up to the update, latencies
 // included; 0 on one rank.

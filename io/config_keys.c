@@ -25,7 +25,7 @@ static const char *const schedules[] = {"cosine", "linear", "wsd", "constant", N
 static const char *const precisions[] = {"fp32", "bf16", "fp8", NULL};
 static const char *const recipes[] = {"bounded-delayed", "current", "forward-only", NULL};
 static const char *const gradients[] = {"e4m3", "e5m2", NULL};
-static const char *const wires[] = {"fp32", "bf16", NULL};
+static const char *const wires[] = {"fp32", "bf16", "auto", NULL};
 static const char *const scalings[] = {"none", "sqrt", NULL};
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 
@@ -153,9 +153,11 @@ const config_key config_keys[] = {
                 "less memory, the same bits"},
     {TRAINING(gradient_wire), NAME(wires), .fallback = "fp32",
      .meaning =
-         "several ranks: format in which gradients are sent and summed; bf16: half of the traffic, rounded sums"},
-    {TRAINING(gradient_bucket_mb), INT(1, 4096), .fallback = "32",
-     .meaning = "several ranks: MB of gradients that are summed at a time, while the backward pass goes on"},
+         "several ranks: format in which gradients are sent and summed; bf16: half of the traffic, rounded sums; "
+         "auto: bf16 from the ninth step of a stage in which a tenth of the time is exchange that nothing hides"},
+    {TRAINING(gradient_bucket_mb), INT(0, 4096), .fallback = "0",
+     .meaning = "several ranks: MB of gradients that are summed at a time, while the backward pass goes on; 0: 32, or "
+                "with deterministic: false what suits the link"},
     {TRAINING(seed), INT(0, MAX_SEED), .fallback = "1", .identity = true,
      .meaning = "of the initial weights and the order of the data"},
 

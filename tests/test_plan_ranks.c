@@ -137,6 +137,19 @@ static void the_fastest_needs_no_more_than_it_does(void **state) {
     assert_choice(&link, &single, 1, WIRE_FP32);
 }
 
+static void auto_takes_bf16_where_it_pays(void **state) {
+    (void)state;
+    ranks_link link = {.overlap = true};
+    ranks_gradients g = gradients;
+    g.wire = WIRE_BF16; // of no consequence
+    // 32.5 ms to compute, 15 ms hidden: 3.6 ms exposed are a tenth. 1200 MB in 18.5 and 18.7 ms.
+    link.bus = 1.2e9 / 0.0185;
+    assert_int_equal(ranks_auto_wire(&one, &g, &link, 4), WIRE_FP32);
+    link.bus = 1.2e9 / 0.0187;
+    assert_int_equal(ranks_auto_wire(&one, &g, &link, 4), WIRE_BF16);
+    assert_int_equal(ranks_auto_wire(&one, &g, &link, 1), WIRE_FP32);
+}
+
 // Three sums (embedding, layers, projection) where a bucket holds all layers; else one a layer of 1.2 MB.
 static void buckets_are_those_of_the_parameters(void **state) {
     (void)state;
@@ -164,7 +177,7 @@ int main(void) {
         cmocka_unit_test(only_the_last_micro_batch_hides),     cmocka_unit_test(a_sharded_optimizer_divides_the_update),
         cmocka_unit_test(the_rank_with_most_sequences_counts), cmocka_unit_test(a_measurement_leads_back),
         cmocka_unit_test(counts_double_up_to_the_most),        cmocka_unit_test(the_fastest_needs_no_more_than_it_does),
-        cmocka_unit_test(buckets_are_those_of_the_parameters),
+        cmocka_unit_test(auto_takes_bf16_where_it_pays),       cmocka_unit_test(buckets_are_those_of_the_parameters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
