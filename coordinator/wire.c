@@ -1,9 +1,8 @@
 #include "coordinator/wire.h"
 #include "common/log.h"
+#include "coordinator/plan_ranks.h"
 #include <stdio.h>
 #include <stdlib.h>
-
-static const double WORTH_IT = 0.1; // of the time
 
 void wire_create(const config_training *options, yx_worker *worker, wire *out) {
     *out = (wire){.automatic = options->gradient_wire == WIRE_AUTO, .worker = worker, .stage = -1};
@@ -57,5 +56,5 @@ yx_status wire_before_step(wire *w, const plan_step *step, const rank_report *re
     }
     if (worker_sends_bf16(w->worker) || ++w->steps > WIRE_STEPS) return YX_OK;
     if (w->steps > WIRE_SETTLING) add_step(w, reports, ranks);
-    return w->steps == WIRE_STEPS && w->exposed > WORTH_IT * w->seconds ? switch_over(w, step, l, says) : YX_OK;
+    return w->steps == WIRE_STEPS && w->exposed > RANKS_WORTH_BF16 * w->seconds ? switch_over(w, step, l, says) : YX_OK;
 }

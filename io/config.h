@@ -119,6 +119,9 @@ yx_status config_load_text(const char *text, size_t size, const char *name, cons
 // Writes all keys with their values as YAML that config_load reads back to the same configuration (the resolved
 // configuration of a run directory). `*out` to free().
 yx_status config_to_yaml(const yx_config *config, char **out);
+// As the keys' values are written: "fp8", "bf16".
+const char *config_precision_name(config_precision precision);
+const char *config_wire_name(config_wire wire);
 // SHA-256 over the keys that a resumed run may not change (model, data order, schedule); hex digits, 65 bytes.
 yx_status config_identity(const yx_config *config, char hex[65]);
 // Writes docs/configuration.md's table of keys: name, type, default, range, meaning.

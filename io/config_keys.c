@@ -29,6 +29,9 @@ static const char *const wires[] = {"fp32", "bf16", "auto", NULL};
 static const char *const scalings[] = {"none", "sqrt", NULL};
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 
+const char *config_precision_name(config_precision precision) { return precisions[precision]; }
+const char *config_wire_name(config_wire wire) { return wires[wire]; }
+
 static bool has_floor(const yx_config *c) { return c->training.lr_schedule != SCHEDULE_CONSTANT; }
 static bool is_wsd(const yx_config *c) { return c->training.lr_schedule == SCHEDULE_WSD; }
 static bool is_sqrt(const yx_config *c) { return c->training.batch_scaling == BATCH_SCALING_SQRT; }
