@@ -196,10 +196,10 @@ def main():
         for ranks in (2, 4):
             run("train", "--config", config, "--set", f"run_dir={folder}/whole{ranks}", ranks=ranks)
         with slurm_cluster.Cluster() as cluster:
-            #test_signal(cluster, folder, "nodes_tcp.sbatch", "tcp", "--mpi=none", ranks=2)
-            #test_signal(cluster, folder, "nodes_mpirun.sbatch", "mpirun", "mpirun --bind-to none", ranks=1)
-            #test_one_node(cluster, folder)
-            #test_chain(cluster, folder)
+            test_signal(cluster, folder, "nodes_tcp.sbatch", "tcp", "--mpi=none", ranks=2)
+            test_signal(cluster, folder, "nodes_mpirun.sbatch", "mpirun", "mpirun --bind-to none", ranks=1)
+            test_one_node(cluster, folder)
+            test_chain(cluster, folder)
             test_failure(cluster, folder)
             test_bounds(cluster, folder)
             test_time_limit(cluster, folder)
