@@ -57,7 +57,7 @@ class Cluster:
         # Root runs the jobs here, which mpirun refuses unless told twice. More ranks than cores: those that wait leave them to others.
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": f"{self.folder}/slurm.conf",
                             "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                            "OMPI_MCA_mpi_yield_when_idle": "1"}
+                            "OMPI_MCA_mpi_yield_when_idle": "1", "OMPI_MCA_orte_tmpdir_base": self.folder}
         try:
             self._start(cpus)
         except BaseException:
