@@ -2,6 +2,7 @@
 #include "common/rng.h"
 #include "coordinator/plan.h"
 #include "coordinator/plan_model.h"
+#include "coordinator/rank_link.h"
 #include "coordinator/setup.h"
 #include "worker/worker.h"
 #include <math.h>
@@ -206,7 +207,7 @@ typedef struct bench_run {
     const yx_ops *ops, *profiled;
     yx_device *device;
     yx_group *group;
-    device_group *devices;
+    rank_link link;
     yx_worker *worker;
     int32_t *memory; // of a micro-batch
 } bench_run;
@@ -293,14 +294,14 @@ yx_status bench_train_run(const yx_config *config, const bench_options *o, yx_gr
     YX_CHECK(r.ops->info(r.device, &info));
     memcpy(out->device, info.name, sizeof out->device);
     YX_CHECK(memory_micro_tokens(r.ops, r.device, config, out->ranks, 0, &out->micro_tokens));
-    if (!r.ops->host_memory) YX_CHECK(device_group_open(group, info.index, info.name, &r.devices));
-    snprintf(out->exchange, sizeof out->exchange, "%s",
-             r.devices ? device_group_library(r.devices) : group_backend(group));
+    YX_CHECK(rank_link_open(r.ops, r.device, group, &config->training, &r.link));
+    snprintf(out->exchange, sizeof out->exchange, "%s", r.link.exchange);
     int64_t wire = config->training.gradient_wire == WIRE_BF16 ? 2 : 4;
     out->gradient_bytes = (double)(plan_model_parameters(&config->model) * wire);
     worker_options options = {
         .training = config->training, .model = config->model, .max_micro_tokens = out->micro_tokens};
-    YX_CHECK(worker_create(r.ops, r.device, group, r.devices, &options, &r.worker));
+    options.training.gradient_bucket_mb = r.link.bucket_mb;
+    YX_CHECK(worker_create(r.ops, r.device, group, r.link.devices, &options, &r.worker));
     YX_CHECK(model_init(worker_model(r.worker), 1));
     r.profiled = profile_open(r.ops, r.device);
     r.memory = malloc((size_t)out->micro_tokens * 3 * sizeof *r.memory);
@@ -310,7 +311,7 @@ fail:
     free(r.memory);
     if (r.profiled) profile_close();
     worker_free(r.worker);
-    device_group_close(r.devices);
+    rank_link_close(&r.link);
     if (r.device) r.ops->close(r.device);
     return status;
 }
