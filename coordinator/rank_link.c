@@ -131,14 +131,21 @@ fail:
 }
 
 // Memory that the exchange can work on: the device's, or the host's where the hosts exchange for devices.
-static yx_status measure_and_choose(const yx_device_info *info, link_work *w, const config_training *t, rank_link *l) {
+static yx_status take_memory(link_work *w, bool on_host) {
     yx_status status = YX_OK;
-    bool on_host = !l->devices && !w->ops->host_memory;
     size_t bytes = (size_t)64 << 20;
     YX_CHECK(on_host ? w->ops->alloc_host(w->device, bytes, &w->data) : w->ops->alloc(w->device, bytes, &w->data));
     if (on_host) memset(w->data, 0, bytes);
     else YX_CHECK(w->ops->zero(w->device, NULL, w->data, bytes));
     YX_CHECK(w->ops->stream_sync(w->device, NULL));
+fail:
+    return status;
+}
+
+static yx_status measure_and_choose(const yx_device_info *info, link_work *w, const config_training *t, rank_link *l) {
+    yx_status status = YX_OK;
+    bool on_host = !l->devices && !w->ops->host_memory;
+    YX_CHECK(group_agree(w->group, take_memory(w, on_host)));
     YX_CHECK(measure(w, l));
     // A sum of two is the same however it is cut up.
     if (l->devices && (!t->deterministic || l->ranks == 2)) YX_CHECK(choose_blocks(w, info, l));
@@ -166,7 +173,7 @@ yx_status rank_link_open(const yx_ops *ops, yx_device *device, yx_group *group, 
         out->direct = device_group_direct(out->devices);
     }
     link_work work = {.ops = ops, .device = device, .group = group, .devices = out->devices};
-    YX_CHECK(group_agree(group, measure_and_choose(&info, &work, training, out)));
+    YX_CHECK(measure_and_choose(&info, &work, training, out));
 fail:
     if (status != YX_OK) rank_link_close(out);
     return status;

@@ -83,8 +83,9 @@ def test_same_bits(hosts, folder, whole):
     for i, (how, start) in enumerate(starts.items()):
         ended = finish(start(f"run{i}"))
         assert all(code == 0 for code, _ in ended), ended
-        assert f"{RANKS} ranks" in ended[0][1], ended[0][1]
         assert bits(f"{folder}/run{i}") == whole, how
+        link, = log(f"{folder}/run{i}", "link")
+        assert (link["ranks"], link["hosts"], link["exchange"]) == (RANKS, 2, "mpi" if "mpirun" in how else "tcp"), link
         print(f"two hosts, {RANKS} ranks that meet {how}: the bits of one host")
 
 

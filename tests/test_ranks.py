@@ -154,4 +154,5 @@ def main():
         test_devices(folder, config)
 
 
-main()
+if __name__ == "__main__":
+    main()
