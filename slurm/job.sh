@@ -18,6 +18,8 @@ export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 export SRUN_CPUS_PER_TASK=$OMP_NUM_THREADS
 # srun: every rank sees all GPUs of its node; one that has ended leaves the others a minute to end too, and to say why.
 export SLURM_GPU_BIND=none SLURM_KILL_BAD_EXIT=0 SLURM_WAIT=${SLURM_WAIT:-60}
+# mpirun: a node that falls silent is noticed within a minute, not in eight.
+export OMPI_MCA_oob_tcp_keepalive_time=30 OMPI_MCA_oob_tcp_keepalive_intvl=10 OMPI_MCA_oob_tcp_keepalive_probes=3
 
 warned=0 cancelled=0 launcher=
 on_warning() {

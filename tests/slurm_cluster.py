@@ -54,9 +54,10 @@ class Cluster:
     def __init__(self, cpus=2):
         self.folder = tempfile.mkdtemp(prefix="yxanul-slurm-")
         self.hosts, self.daemons = netns.Hosts(), []
-        # Root runs the jobs here, which mpirun refuses unless told twice.
+        # Root runs the jobs here, which mpirun refuses unless told twice. More ranks than cores: those that wait leave them to others.
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": f"{self.folder}/slurm.conf",
-                            "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+                            "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                            "OMPI_MCA_mpi_yield_when_idle": "1", "OMPI_MCA_orte_tmpdir_base": self.folder}
         try:
             self._start(cpus)
         except BaseException:
