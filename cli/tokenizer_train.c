@@ -1,34 +1,46 @@
 // yxanul tokenizer train.
 #include "cli/cli.h"
 #include "cli/tokenizer_commands.h"
+#include "cli/tokenizer_train_text.h"
 #include "io/bpe_train.h"
-#include "io/corpus.h"
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const char help[] =
     "usage: yxanul tokenizer train --input PATH … --output DIR --vocab-size V [options]\n"
+    "       yxanul tokenizer train --from DIR|TOKENIZER --output DIR --vocab-size V [--transition T] [options]\n"
     "\n"
     "Trains a byte-level BPE tokenizer and writes DIR/tokenizer.json. With a transition below the vocabulary size it "
-    "is a\n"
+    "is "
+    "a\n"
     "SuperBPE tokenizer: subwords up to the transition, then superwords that reach across spaces (\" of the\").\n"
     "\n"
-    "  --input PATH            text: .jsonl (also .gz, .zst), .txt, a folder of them, or \"-\"; may be repeated\n"
-    "  --output DIR            where tokenizer.json is written\n"
+    "  --input PATH            text: .jsonl (also .gz, .zst), .txt, a folder of them, or \"-\" (without superwords); "
+    "may "
+    "be\n"
+    "                          repeated; with --from DIR, by default the files that DIR was trained on\n"
+    "  --output DIR            where tokenizer.json is written, and training/ with what --from continues from\n"
     "  --vocab-size V          number of tokens, with special tokens and the 256 bytes\n"
     "  --transition T          number of tokens at which superwords begin (default: none)\n"
+    "  --from DIR              a folder that this command wrote: its counts of words and its merges are used, for any "
+    "T "
+    "and\n"
+    "                          V; the result is that of training with them from the text\n"
+    "  --from TOKENIZER        any other tokenizer of subwords: its tokens stay as they are, superwords are added\n"
+    "                          (--transition: by default its size)\n"
     "  --min-frequency N       a pair seen less often is not merged (default 2)\n"
     "  --max-superword-words N words that a superword may touch (default 4)\n"
     "  --special-token S       gets the first free id; may be repeated (default <|endoftext|>)\n"
     "  --words RULE            how the first stage finds words: superbpe (default) or gpt2\n"
     "  --max-bytes N           stop reading after this much text (default: all of it)\n"
+    "  --threads N             threads that encode the text for superwords (default: all processors)\n"
     "  --help                  show this help\n"
     "\n"
-    "Numbers may end in k, M or G. The second stage keeps the text in memory: plan 15 bytes of memory for each of its "
-    "bytes.\n";
+    "Numbers may end in k, M or G. A run that was stopped, started again with the same output and text, begins behind "
+    "its\n"
+    "last finished stage. Superwords take one to two bytes of memory for each byte of text (docs/tokenizer.md).\n";
 
 enum {
     OPT_INPUT = 1000,
@@ -39,7 +51,9 @@ enum {
     OPT_MAX_WORDS,
     OPT_SPECIAL_TOKEN,
     OPT_WORDS,
-    OPT_MAX_BYTES
+    OPT_MAX_BYTES,
+    OPT_FROM,
+    OPT_THREADS
 };
 
 static const struct option known[] = {{"input", required_argument, NULL, OPT_INPUT},
@@ -51,6 +65,8 @@ static const struct option known[] = {{"input", required_argument, NULL, OPT_INP
                                       {"special-token", required_argument, NULL, OPT_SPECIAL_TOKEN},
                                       {"words", required_argument, NULL, OPT_WORDS},
                                       {"max-bytes", required_argument, NULL, OPT_MAX_BYTES},
+                                      {"from", required_argument, NULL, OPT_FROM},
+                                      {"threads", required_argument, NULL, OPT_THREADS},
                                       {"help", no_argument, NULL, 'h'},
                                       {0}};
 
@@ -58,9 +74,8 @@ typedef struct train_command {
     bpe_train_options options;
     const char **inputs, **special;
     int n_inputs, n_special;
-    const char *output;
-    int64_t max_bytes, bytes;
-    corpus *corpus;
+    const char *output, *from, *words;
+    int64_t max_bytes;
 } train_command;
 
 static yx_status set_option(train_command *c, int code) {
@@ -93,12 +108,20 @@ static yx_status set_option(train_command *c, int code) {
         c->special[c->n_special++] = optarg;
         break;
     case OPT_WORDS:
+        c->words = optarg;
         if (strcmp(optarg, "gpt2") == 0) c->options.words = BPE_WORDS_GPT2;
         else if (strcmp(optarg, "superbpe") != 0)
             status = yx_fail(YX_ERR_USAGE, "--words: '%s' is neither superbpe nor gpt2", optarg);
         break;
     case OPT_MAX_BYTES:
         status = cli_parse_int("max-bytes", optarg, 1, INT64_MAX, &c->max_bytes);
+        break;
+    case OPT_FROM:
+        c->from = optarg;
+        break;
+    case OPT_THREADS:
+        status = cli_parse_int("threads", optarg, 1, 256, &value);
+        c->options.threads = (int)value;
         break;
     }
     return status;
@@ -115,43 +138,80 @@ static int parse_options(int argc, char **argv, train_command *c) {
         if (set_option(c, code) != YX_OK) return cli_usage_error("tokenizer train", "%s", yx_message());
     }
     for (; optind < argc; optind++) c->inputs[c->n_inputs++] = argv[optind]; // behind "--"
-    if (c->n_inputs == 0) return cli_usage_error("tokenizer train", "--input is missing");
+    if (c->n_inputs == 0 && !c->from) return cli_usage_error("tokenizer train", "--input is missing");
     if (!c->output) return cli_usage_error("tokenizer train", "--output is missing");
     return c->options.vocab_size ? -1 : cli_usage_error("tokenizer train", "--vocab-size is missing");
 }
 
-static yx_status next_document(void *context, const char **text, size_t *size) {
-    train_command *c = context;
-    corpus_document d;
-    *text = NULL;
-    *size = 0;
-    if (c->max_bytes > 0 && c->bytes >= c->max_bytes) return YX_OK;
-    yx_status status = corpus_next(c->corpus, &d);
-    if (status != YX_OK || !d.text) return status;
-    c->bytes += (int64_t)d.size;
-    *text = d.text;
-    *size = d.size;
-    return YX_OK;
+// A folder with counts is continued; anything else is a tokenizer to extend.
+static yx_status set_from(train_command *c) {
+    if (!c->from) return YX_OK;
+    if (!bpe_train_can_continue(c->from)) {
+        c->options.base = c->from;
+        return c->n_inputs > 0
+                   ? YX_OK
+                   : yx_fail(YX_ERR_USAGE, "%s keeps no counts of words: --input has to name the text", c->from);
+    }
+    c->options.from = c->from;
+    if (c->words)
+        return yx_fail(YX_ERR_USAGE, "--words: %s counted its words by one rule already, it cannot be changed",
+                       c->from);
+    if (c->n_inputs == 0 && c->max_bytes > 0)
+        return yx_fail(YX_ERR_USAGE, "--max-bytes: %s is continued with the text it counted", c->from);
+    return c->options.transition > 0 ? YX_OK
+                                     : yx_fail(YX_ERR_USAGE,
+                                               "--transition is missing: which of the merges that %s "
+                                               "keeps, or can make, are to come before superwords "
+                                               "(--vocab-size for no superwords)",
+                                               c->from);
+}
+
+static yx_status open_text(const train_command *c, train_files *files) {
+    if (c->n_inputs > 0) return train_files_open(c->inputs, c->n_inputs, c->max_bytes, files);
+    if (c->options.transition == c->options.vocab_size) return YX_OK; // the counts are enough
+    char *source = NULL;
+    yx_status status = bpe_train_source(c->from, &source);
+    if (status == YX_OK)
+        status = source
+                     ? train_files_reopen(source, files)
+                     : yx_fail(YX_ERR_USAGE, "%s was trained on standard input: --input has to name the text", c->from);
+    free(source);
+    return yx_context(status, "the text that %s was trained on (--input can name it)", c->from);
+}
+
+static void print_report(const bpe_train_report *r, const char *output) {
+    printf("documents   %lld (%.1f MB)\n", (long long)r->documents, (double)r->bytes / 1e6);
+    printf("words       %lld distinct, %s%.1f s\n", (long long)r->distinct_words,
+           r->kept_words ? "kept from an earlier run, " : "", r->word_seconds);
+    printf("subwords    %u merges, %s%.1f s\n", r->subword_merges, r->kept_subwords ? "kept from an earlier run, " : "",
+           r->subword_seconds);
+    if (r->tokens > 0)
+        printf(
+            "superwords  %u merges, %.1f s of encoding to %lld tokens, %.1f s of merging %lld places, pairs from %lld "
+            "on\n",
+            r->superword_merges, r->text_seconds, (long long)r->tokens, r->superword_seconds, (long long)r->places,
+            (long long)r->least_pair);
+    printf("vocabulary  %u tokens\n", r->vocab_size);
+    printf("time        %.1f s\n", r->word_seconds + r->subword_seconds + r->text_seconds + r->superword_seconds);
+    printf("written to  %s/tokenizer.json\n", output);
 }
 
 static yx_status run(train_command *c) {
     yx_status status = YX_OK;
     bpe_train_report report;
-    struct timespec start, end;
+    train_files files = {0};
+    char *source = NULL;
     if (c->n_special > 0) c->options.special_tokens = c->special;
     c->options.n_special_tokens = c->n_special;
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    YX_CHECK(corpus_open(c->inputs, c->n_inputs, NULL, &c->corpus));
-    YX_CHECK(bpe_train((bpe_documents){next_document, c}, &c->options, c->output, &report));
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    printf("documents   %lld (%.1f MB)\n", (long long)report.documents, (double)report.bytes / 1e6);
-    printf("words       %lld distinct\n", (long long)report.distinct_words);
-    printf("vocabulary  %u tokens: %u subword merges, %u superword merges\n", report.vocab_size, report.subword_merges,
-           report.superword_merges);
-    printf("time        %.1f s\n", (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) * 1e-9);
-    printf("written to  %s/tokenizer.json\n", c->output);
+    YX_CHECK(set_from(c));
+    YX_CHECK(open_text(c, &files));
+    if (files.n_paths > 0) YX_CHECK(train_files_source(&files, &source));
+    c->options.source = source;
+    YX_CHECK(bpe_train(train_files_documents(&files), &c->options, c->output, &report));
+    print_report(&report, c->output);
 fail:
-    corpus_close(c->corpus);
+    train_files_close(&files);
+    free(source);
     return status;
 }
 

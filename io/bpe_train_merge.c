@@ -1,28 +1,18 @@
 // Follows the `tokenizers` library's BpeTrainer in what decides the result: the pair with the highest count first, then
 // the one with the smaller ids; counts are brought up to date when a pair reaches the top; a pair's own count stays as
 // it was when it is merged. Where that one keeps the words that hold a pair and rewrites them, this keeps the places in
-// one linked array, so that a sequence may be a document.
+// one array, so that a sequence may be a document. A token that covers several places stands at the first of them; the
+// second and the last one say how many they are, so that both neighbours are found without links.
 #include "io/bpe_train_merge.h"
+#include "io/bpe_train_pairs.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { ARITY = 4, MAX_TOKEN_BYTES = 1 << 16 };
-static const uint64_t NO_PAIR = UINT64_MAX;
-static const uint64_t HASH_FACTOR = 0x9e3779b97f4a7c15u;
+enum { MAX_TOKEN_BYTES = 1 << 16 };
 
-typedef struct pair_count {
-    uint64_t pair; // left << 32 | right
-    int64_t count;
-    uint64_t places; // while the first lists are made: how many, then where
-} pair_count;
-
-typedef struct candidate {
-    int64_t count; // may be out of date, too high
-    uint64_t pair;
-    uint32_t *places; // positions of the left token, ascending; some may be gone
-    uint32_t n_places;
-    bool owned; // `places` is to be freed
-} candidate;
+// What stands at a place: the token's id, and above it the count of the sequence where that is small (0: its end tells
+// it); or, inside a token, GAP | number of the token's places; or an end.
+static const uint32_t GAP = 1u << 31, COUNT_UNIT = BPE_MAX_IDS, MAX_COUNT = 0xff;
 
 // A place where the merge of this step made a new pair: group 2x has the pair (x, new), group 2x + 1 has (new, x).
 typedef struct event {
@@ -34,15 +24,13 @@ typedef struct trainer {
     const merge_limits *limits;
     train_vocab *vocab;
     merge_list *merges;
-    uint32_t *next, *previous;
-    pair_count *pairs; // open addressing
-    size_t n_pairs, n_slots;
-    candidate *heap;
-    size_t heap_size, heap_capacity;
+    pair_table pairs;
+    candidate_heap heap;
     uint32_t *first_places; // what the first candidates' lists lie in
     event *events;
     size_t n_events, event_capacity;
     uint32_t *group_size; // [2 * tokens] of this step's events
+    int64_t *group_count; // what they add up to
     uint32_t **group_places;
     uint32_t group_capacity;
     uint32_t *groups; // those in use
@@ -53,123 +41,38 @@ typedef struct trainer {
 
 // --- Texts -----------------------------------------------------------------------------------------------------------
 
-yx_status train_text_reserve(train_text *t, size_t more, bool with_words) {
-    if (t->size + more <= t->capacity) return YX_OK;
-    size_t capacity = (t->size + more) * 3 / 2;
-    if (capacity >= UINT32_MAX)
-        return yx_fail(YX_ERR_DATA, "the text has too many tokens to train on; take less of it");
-    uint32_t *symbol = realloc(t->symbol, capacity * sizeof *symbol);
-    if (symbol) t->symbol = symbol;
-    uint32_t *word = with_words ? realloc(t->word, capacity * sizeof *word) : NULL;
-    if (word) t->word = word;
-    if (!symbol || (with_words && !word))
-        return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", capacity);
-    t->capacity = capacity;
-    return YX_OK;
+static inline bool is_end(uint32_t symbol) { return symbol >= TRAIN_END; }
+static inline bool is_gap(uint32_t symbol) { return symbol >= GAP && symbol < TRAIN_END; }
+static inline uint32_t id_of(uint32_t symbol) { return symbol & (COUNT_UNIT - 1); }
+
+static inline uint32_t next_place(const uint32_t *symbol, uint32_t place) {
+    uint32_t s = symbol[place + 1];
+    return is_gap(s) ? place + (s - GAP) : place + 1;
 }
 
-void train_text_free(train_text *t) {
-    free(t->symbol);
-    free(t->word);
-    *t = (train_text){0};
+static inline uint32_t previous_place(const uint32_t *symbol, uint32_t place) {
+    uint32_t s = symbol[place - 1];
+    return is_gap(s) ? place - (s - GAP) : place - 1;
 }
 
-static int64_t weight_at(const train_text *t, uint32_t place) { return t->word ? t->count[t->word[place]] : 1; }
-
-// --- Counts ----------------------------------------------------------------------------------------------------------
-
-static inline uint64_t make_pair(uint32_t left, uint32_t right) { return (uint64_t)left << 32 | right; }
-
-static size_t find_slot(const pair_count *pairs, size_t n_slots, uint64_t pair) {
-    uint64_t hash = pair * HASH_FACTOR;
-    size_t i = (hash ^ hash >> 32) & (n_slots - 1);
-    while (pairs[i].pair != NO_PAIR && pairs[i].pair != pair) i = (i + 1) & (n_slots - 1);
-    return i;
+// Of the sequence that the token at `place` is in.
+static int64_t count_at(const uint32_t *symbol, uint32_t place) {
+    uint32_t count = symbol[place] / COUNT_UNIT;
+    if (count > 0) return count;
+    while (!is_end(symbol[place])) place = next_place(symbol, place);
+    return symbol[place] - TRAIN_END;
 }
 
-static yx_status grow_pairs(trainer *t) {
-    size_t n = t->n_slots ? t->n_slots * 2 : 1 << 12;
-    pair_count *pairs = malloc(n * sizeof *pairs);
-    if (!pairs) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the counts of %zu pairs", t->n_pairs);
-    for (size_t i = 0; i < n; i++) pairs[i] = (pair_count){NO_PAIR, 0, 0};
-    for (size_t i = 0; i < t->n_slots; i++)
-        if (t->pairs[i].pair != NO_PAIR) pairs[find_slot(pairs, n, t->pairs[i].pair)] = t->pairs[i];
-    free(t->pairs);
-    t->pairs = pairs;
-    t->n_slots = n;
-    return YX_OK;
-}
-
-// The count of a pair, 0 where it was never seen. The pointer holds until the next call.
-static yx_status count_of(trainer *t, uint64_t pair, pair_count **out) {
-    if (t->n_pairs * 2 >= t->n_slots) {
-        yx_status status = grow_pairs(t);
-        if (status != YX_OK) return status;
+// Writes the counts into the places.
+static void spread_counts(train_text *t) {
+    uint32_t count = 0;
+    for (size_t i = t->size; i-- > 0;) {
+        if (!is_end(t->symbol[i])) t->symbol[i] += count * COUNT_UNIT;
+        else count = t->symbol[i] - TRAIN_END <= MAX_COUNT ? t->symbol[i] - TRAIN_END : 0;
     }
-    pair_count *c = &t->pairs[find_slot(t->pairs, t->n_slots, pair)];
-    if (c->pair == NO_PAIR) {
-        c->pair = pair;
-        t->n_pairs++;
-    }
-    *out = c;
-    return YX_OK;
 }
 
-static yx_status change_count(trainer *t, uint32_t left, uint32_t right, int64_t change) {
-    pair_count *c = NULL;
-    yx_status status = count_of(t, make_pair(left, right), &c);
-    if (status == YX_OK) c->count += change;
-    return status;
-}
-
-// --- Candidates ------------------------------------------------------------------------------------------------------
-
-static inline bool comes_before(const candidate *a, const candidate *b) {
-    return a->count != b->count ? a->count > b->count : a->pair < b->pair;
-}
-
-static void sift_down(trainer *t, candidate c) {
-    size_t i = 0;
-    for (size_t child; (child = i * ARITY + 1) < t->heap_size; i = child) {
-        size_t last = child + ARITY < t->heap_size ? child + ARITY : t->heap_size;
-        for (size_t k = child + 1; k < last; k++)
-            if (comes_before(&t->heap[k], &t->heap[child])) child = k;
-        if (!comes_before(&t->heap[child], &c)) break;
-        t->heap[i] = t->heap[child];
-    }
-    t->heap[i] = c;
-}
-
-static yx_status push_candidate(trainer *t, candidate c) {
-    if (t->heap_size == t->heap_capacity) {
-        size_t capacity = t->heap_capacity ? t->heap_capacity * 2 : 1024;
-        candidate *grown = realloc(t->heap, capacity * sizeof *grown);
-        if (!grown) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu pairs", capacity);
-        t->heap = grown;
-        t->heap_capacity = capacity;
-    }
-    size_t i = t->heap_size++;
-    for (; i > 0 && comes_before(&c, &t->heap[(i - 1) / ARITY]); i = (i - 1) / ARITY)
-        t->heap[i] = t->heap[(i - 1) / ARITY];
-    t->heap[i] = c;
-    return YX_OK;
-}
-
-// The pair with the highest true count; false when there is none left. Counts in the heap can only be too high.
-static bool pop_candidate(trainer *t, candidate *out) {
-    while (t->heap_size > 0) {
-        candidate top = t->heap[0];
-        int64_t count = t->pairs[find_slot(t->pairs, t->n_slots, top.pair)].count;
-        if (count == top.count) {
-            *out = top;
-            if (--t->heap_size > 0) sift_down(t, t->heap[t->heap_size]);
-            return true;
-        }
-        top.count = count;
-        sift_down(t, top);
-    }
-    return false;
-}
+static inline bool has_pair(const uint32_t *symbol, size_t i) { return !is_end(symbol[i]) && !is_end(symbol[i + 1]); }
 
 // A token of too many words is never made, nor one longer than any text would need.
 static bool is_allowed(const trainer *t, uint64_t pair) {
@@ -186,26 +89,14 @@ static int64_t least_count(const trainer *t) { return t->limits->min_frequency >
 
 // --- The first count -------------------------------------------------------------------------------------------------
 
-static yx_status link_places(trainer *t) {
-    size_t n = t->text->size;
-    t->next = malloc((n + 1) * sizeof *t->next);
-    t->previous = malloc((n + 1) * sizeof *t->previous);
-    if (!t->next || !t->previous) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %zu tokens of text", n);
-    for (size_t i = 0; i < n; i++) {
-        t->next[i] = (uint32_t)i + 1;
-        t->previous[i] = (uint32_t)i - 1;
-    }
-    return YX_OK;
-}
-
 static yx_status count_pairs(trainer *t) {
     const uint32_t *symbol = t->text->symbol;
     for (size_t i = 0; i + 1 < t->text->size; i++) {
-        if (symbol[i] == BPE_NONE || symbol[i + 1] == BPE_NONE) continue;
+        if (!has_pair(symbol, i)) continue;
         pair_count *c = NULL;
-        yx_status status = count_of(t, make_pair(symbol[i], symbol[i + 1]), &c);
+        yx_status status = pair_get(&t->pairs, make_pair(id_of(symbol[i]), id_of(symbol[i + 1])), &c);
         if (status != YX_OK) return status;
-        c->count += weight_at(t->text, (uint32_t)i);
+        c->count += count_at(symbol, (uint32_t)i);
         c->places++;
     }
     return YX_OK;
@@ -215,17 +106,17 @@ static yx_status count_pairs(trainer *t) {
 static yx_status list_places(trainer *t) {
     uint64_t start = 0;
     const uint32_t *symbol = t->text->symbol;
-    for (size_t i = 0; i < t->n_slots; i++) {
-        uint64_t n = t->pairs[i].places;
-        t->pairs[i].places = start;
+    for (size_t i = 0; i < t->pairs.n_slots; i++) {
+        uint64_t n = t->pairs.slots[i].places;
+        t->pairs.slots[i].places = start;
         start += n;
     }
     t->first_places = malloc((start + 1) * sizeof *t->first_places);
     if (!t->first_places) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the places of %zu pairs", (size_t)start);
     for (size_t i = 0; i + 1 < t->text->size; i++) {
-        if (symbol[i] == BPE_NONE || symbol[i + 1] == BPE_NONE) continue;
-        size_t slot = find_slot(t->pairs, t->n_slots, make_pair(symbol[i], symbol[i + 1]));
-        t->first_places[t->pairs[slot].places++] = (uint32_t)i;
+        if (!has_pair(symbol, i)) continue;
+        pair_count *c = pair_find(&t->pairs, make_pair(id_of(symbol[i]), id_of(symbol[i + 1])));
+        t->first_places[c->places++] = (uint32_t)i;
     }
     return YX_OK;
 }
@@ -233,12 +124,12 @@ static yx_status list_places(trainer *t) {
 // After list_places, pairs[].places is the end of a pair's list, which the next slot's list follows.
 static yx_status first_candidates(trainer *t) {
     uint64_t start = 0;
-    for (size_t i = 0; i < t->n_slots; i++) {
-        const pair_count *c = &t->pairs[i];
+    for (size_t i = 0; i < t->pairs.n_slots; i++) {
+        const pair_count *c = &t->pairs.slots[i];
         uint64_t n = c->places - start;
         if (n > 0 && c->count >= least_count(t) && is_allowed(t, c->pair)) {
             candidate new = {c->count, c->pair, t->first_places + start, (uint32_t)n, false};
-            yx_status status = push_candidate(t, new);
+            yx_status status = candidate_push(&t->heap, new);
             if (status != YX_OK) return status;
         }
         start = c->places;
@@ -248,7 +139,7 @@ static yx_status first_candidates(trainer *t) {
 
 // --- One merge -------------------------------------------------------------------------------------------------------
 
-static yx_status add_event(trainer *t, uint32_t group, uint32_t place) {
+static yx_status add_event(trainer *t, uint32_t group, uint32_t place, int64_t count) {
     if (t->n_events == t->event_capacity) {
         size_t capacity = t->event_capacity ? t->event_capacity * 2 : 1024;
         event *grown = realloc(t->events, capacity * sizeof *grown);
@@ -267,29 +158,41 @@ static yx_status add_event(trainer *t, uint32_t group, uint32_t place) {
         t->groups[t->n_groups++] = group;
     }
     t->events[t->n_events++] = (event){group, place};
+    t->group_count[group] += count;
     return YX_OK;
+}
+
+// A pair that is not known stays so.
+static void lower_count(trainer *t, uint32_t left, uint32_t right, int64_t by) {
+    pair_count *c = pair_find(&t->pairs, make_pair(left, right));
+    if (c->pair != PAIR_NONE) c->count -= by;
+}
+
+// A pair that is no more; with `new` in it, it may be one of this step.
+static void drop_pair(trainer *t, uint32_t left, uint32_t right, uint32_t new, int64_t count) {
+    if (left == new && t->group_size[2 * right + 1] > 0) t->group_count[2 * right + 1] -= count;
+    else lower_count(t, left, right, count);
 }
 
 // Joins the tokens at `place` and behind it into `new`.
 static yx_status merge_place(trainer *t, uint32_t place, uint32_t new) {
     yx_status status = YX_OK;
-    uint32_t *symbol = t->text->symbol, right = t->next[place], before = t->previous[place], after = t->next[right];
-    int64_t weight = weight_at(t->text, place);
-    uint32_t before_symbol = place > 0 ? symbol[before] : BPE_NONE, after_symbol = symbol[after];
-    if (before_symbol != BPE_NONE) {
-        YX_CHECK(change_count(t, before_symbol, symbol[place], -weight));
-        YX_CHECK(change_count(t, before_symbol, new, weight));
-        YX_CHECK(add_event(t, 2 * before_symbol, before));
+    uint32_t *symbol = t->text->symbol, right = next_place(symbol, place), after = next_place(symbol, right);
+    uint32_t before = place > 0 ? previous_place(symbol, place) : place, size = after - place;
+    int64_t count = count_at(symbol, place);
+    if (before < place && !is_end(symbol[before])) {
+        uint32_t id = id_of(symbol[before]);
+        drop_pair(t, id, id_of(symbol[place]), new, count);
+        YX_CHECK(add_event(t, 2 * id, before, count));
     }
-    if (after_symbol != BPE_NONE) {
-        YX_CHECK(change_count(t, symbol[right], after_symbol, -weight));
-        YX_CHECK(change_count(t, new, after_symbol, weight));
-        YX_CHECK(add_event(t, after_symbol == new ? 2 * new : 2 * after_symbol + 1, place));
+    if (!is_end(symbol[after])) {
+        uint32_t id = id_of(symbol[after]);
+        lower_count(t, id_of(symbol[right]), id, count);
+        YX_CHECK(add_event(t, id == new ? 2 * new : 2 * id + 1, place, count));
     }
-    symbol[place] = new;
-    symbol[right] = BPE_NONE;
-    t->next[place] = after;
-    t->previous[after] = place;
+    symbol[place] += new - id_of(symbol[place]);
+    symbol[right] = GAP; // no longer a token
+    symbol[place + 1] = symbol[after - 1] = GAP | size;
 fail:
     return status;
 }
@@ -299,7 +202,9 @@ static yx_status merge_places(trainer *t, const candidate *c, uint32_t new) {
     uint32_t left = (uint32_t)(c->pair >> 32), right = (uint32_t)c->pair;
     for (uint32_t i = 0; i < c->n_places; i++) {
         uint32_t place = c->places[i];
-        if (symbol[place] != left || symbol[t->next[place]] != right) continue;
+        if (symbol[place] >= GAP || id_of(symbol[place]) != left) continue;
+        uint32_t next = symbol[next_place(symbol, place)];
+        if (is_end(next) || id_of(next) != right) continue;
         yx_status status = merge_place(t, place, new);
         if (status != YX_OK) return status;
     }
@@ -313,23 +218,43 @@ static yx_status reserve_groups(trainer *t) {
     if (size) t->group_size = size;
     uint32_t **places = realloc(t->group_places, 2 * (size_t)capacity * sizeof *places);
     if (places) t->group_places = places;
-    if (!size || !places) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %u tokens", capacity);
-    memset(size + 2 * (size_t)t->group_capacity, 0, 2 * (size_t)(capacity - t->group_capacity) * sizeof *size);
+    int64_t *count = realloc(t->group_count, 2 * (size_t)capacity * sizeof *count);
+    if (count) t->group_count = count;
+    if (!size || !places || !count) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %u tokens", capacity);
+    size_t old = 2 * (size_t)t->group_capacity, more = 2 * (size_t)(capacity - t->group_capacity);
+    memset(size + old, 0, more * sizeof *size);
+    memset(count + old, 0, more * sizeof *count);
     t->group_capacity = capacity;
+    return YX_OK;
+}
+
+// Adds what this step made of a pair to its count; `*kept`: the pair may be merged later.
+static yx_status count_group(trainer *t, uint32_t group, uint64_t pair, int64_t *count, bool *kept) {
+    pair_count *c = pair_find(&t->pairs, pair);
+    *count = t->group_count[group] + (c->pair == PAIR_NONE ? 0 : c->count);
+    *kept = *count >= least_count(t) && is_allowed(t, pair);
+    if (c->pair == PAIR_NONE) {
+        if (!*kept && t->limits->forget_rare) return YX_OK;
+        yx_status status = pair_get(&t->pairs, pair, &c);
+        if (status != YX_OK) return status;
+    }
+    c->count = *count;
     return YX_OK;
 }
 
 // Turns one group of events into a candidate whose places are filled in by the caller.
 static yx_status group_candidate(trainer *t, uint32_t group, uint32_t new) {
-    uint32_t other = group / 2;
+    uint32_t other = group / 2, *places = NULL;
     uint64_t pair = group % 2 ? make_pair(new, other) : make_pair(other, new);
-    int64_t count = t->pairs[find_slot(t->pairs, t->n_slots, pair)].count;
+    int64_t count;
+    bool kept;
     t->group_places[group] = NULL;
-    if (count < least_count(t) || !is_allowed(t, pair)) return YX_OK;
-    uint32_t *places = malloc(t->group_size[group] * sizeof *places);
+    yx_status status = count_group(t, group, pair, &count, &kept);
+    if (status != YX_OK || !kept) return status;
+    places = malloc(t->group_size[group] * sizeof *places);
     if (!places) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the places of a pair");
     t->group_places[group] = places;
-    yx_status status = push_candidate(t, (candidate){count, pair, places, t->group_size[group], true});
+    status = candidate_push(&t->heap, (candidate){count, pair, places, t->group_size[group], true});
     if (status != YX_OK) free(places);
     return status;
 }
@@ -344,7 +269,7 @@ static yx_status new_candidates(trainer *t, uint32_t new) {
         uint32_t **places = &t->group_places[t->events[i].group];
         if (*places) *(*places)++ = t->events[i].place;
     }
-    for (size_t i = 0; i < t->n_groups; i++) t->group_size[t->groups[i]] = 0;
+    for (size_t i = 0; i < t->n_groups; i++) t->group_size[t->groups[i]] = 0, t->group_count[t->groups[i]] = 0;
     t->n_groups = t->n_events = 0;
     return YX_OK;
 }
@@ -365,7 +290,7 @@ static yx_status make_token(trainer *t, uint64_t pair, uint32_t *id) {
     return train_vocab_add(t->vocab, t->token, left_size + right_size, id);
 }
 
-static yx_status add_merge(merge_list *list, uint64_t pair, uint32_t result) {
+yx_status merge_list_add(merge_list *list, bpe_merge merge) {
     if (list->count == list->capacity) {
         size_t capacity = list->capacity ? list->capacity * 2 : 1024;
         bpe_merge *grown = realloc(list->merges, capacity * sizeof *grown);
@@ -373,7 +298,7 @@ static yx_status add_merge(merge_list *list, uint64_t pair, uint32_t result) {
         list->merges = grown;
         list->capacity = capacity;
     }
-    list->merges[list->count++] = (bpe_merge){(uint32_t)(pair >> 32), (uint32_t)pair, result};
+    list->merges[list->count++] = merge;
     return YX_OK;
 }
 
@@ -381,7 +306,7 @@ static yx_status merge_candidate(trainer *t, const candidate *c) {
     yx_status status = YX_OK;
     uint32_t new = 0;
     YX_CHECK(make_token(t, c->pair, &new));
-    YX_CHECK(add_merge(t->merges, c->pair, new));
+    YX_CHECK(merge_list_add(t->merges, (bpe_merge){(uint32_t)(c->pair >> 32), (uint32_t)c->pair, new}));
     YX_CHECK(reserve_groups(t));
     YX_CHECK(merge_places(t, c, new));
     YX_CHECK(new_candidates(t, new));
@@ -390,15 +315,12 @@ fail:
 }
 
 static void trainer_free(trainer *t) {
-    for (size_t i = 0; i < t->heap_size; i++)
-        if (t->heap[i].owned) free(t->heap[i].places);
-    free(t->next);
-    free(t->previous);
-    free(t->pairs);
-    free(t->heap);
+    candidates_free(&t->heap);
+    pair_table_free(&t->pairs);
     free(t->first_places);
     free(t->events);
     free(t->group_size);
+    free(t->group_count);
     free(t->group_places);
     free(t->groups);
     free(t->token);
@@ -408,12 +330,13 @@ yx_status train_merge(train_text *text, const merge_limits *limits, train_vocab 
     yx_status status = YX_OK;
     trainer t = {.text = text, .limits = limits, .vocab = vocab, .merges = merges};
     candidate top;
-    YX_CHECK(link_places(&t));
-    YX_CHECK(grow_pairs(&t));
+    if (text->size >= BPE_NONE) YX_FAIL(YX_ERR_DATA, "the text has too many tokens to train on; take less of it");
+    spread_counts(text);
+    YX_CHECK(pair_table_new(&t.pairs));
     YX_CHECK(count_pairs(&t));
     YX_CHECK(list_places(&t));
     YX_CHECK(first_candidates(&t));
-    while (vocab->size < limits->vocab_size && pop_candidate(&t, &top)) {
+    while (vocab->size < limits->vocab_size && candidate_pop(&t.heap, &t.pairs, &top)) {
         if (top.count >= least_count(&t)) status = merge_candidate(&t, &top);
         if (top.owned) free(top.places);
         if (top.count < least_count(&t) || status != YX_OK) break;

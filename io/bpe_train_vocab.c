@@ -22,6 +22,12 @@ static uint32_t *find_slot(const train_vocab *v, const uint8_t *bytes, size_t si
     return &v->slots[i];
 }
 
+static void fill_slots(train_vocab *v) {
+    for (size_t i = 0; i < v->n_slots; i++) v->slots[i] = BPE_NONE;
+    for (uint32_t id = 0; id < v->size; id++)
+        *find_slot(v, v->blob + v->offset[id], v->offset[id + 1] - v->offset[id]) = id;
+}
+
 static yx_status grow_slots(train_vocab *v) {
     size_t n = v->n_slots ? v->n_slots * 2 : 1024;
     uint32_t *slots = malloc(n * sizeof *slots);
@@ -29,9 +35,7 @@ static yx_status grow_slots(train_vocab *v) {
     free(v->slots);
     v->slots = slots;
     v->n_slots = n;
-    for (size_t i = 0; i < n; i++) slots[i] = BPE_NONE;
-    for (uint32_t id = 0; id < v->size; id++)
-        *find_slot(v, v->blob + v->offset[id], v->offset[id + 1] - v->offset[id]) = id;
+    fill_slots(v);
     return YX_OK;
 }
 
@@ -71,6 +75,17 @@ yx_status train_vocab_add(train_vocab *v, const uint8_t *bytes, size_t size, uin
     if (id) *id = *slot;
 fail:
     return status;
+}
+
+uint32_t train_vocab_find(const train_vocab *v, const uint8_t *bytes, size_t size) {
+    return v->n_slots ? *find_slot(v, bytes, size) : BPE_NONE;
+}
+
+void train_vocab_truncate(train_vocab *v, uint32_t size) {
+    if (size >= v->size) return;
+    v->size = size;
+    v->blob_size = v->offset[size];
+    fill_slots(v);
 }
 
 void train_vocab_free(train_vocab *v) {

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const size_t max_tokenizer_file = 1u << 30;
+
 static int is_entry(const struct dirent *entry) {
     return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
 }
@@ -141,4 +143,41 @@ void prepare_folder_close(prepare_folder *f, bool keep) {
     free(f->final);
     free(f->partial);
     *f = (prepare_folder){.lock = -1};
+}
+
+static yx_status copy_file(const char *from, const char *folder, const char *name) {
+    yx_status status = YX_OK;
+    char *path = NULL, *data = NULL;
+    size_t size;
+    YX_CHECK(yx_format(&path, "%s/%s", folder, name));
+    YX_CHECK(yx_read_file(from, max_tokenizer_file, &data, &size));
+    YX_CHECK(yx_write_file_atomic(path, data, size));
+fail:
+    free(data);
+    free(path);
+    return status;
+}
+
+yx_status prepare_folder_copy_tokenizer(const prepare_folder *f, const yx_tokenizer *tokenizer) {
+    static const char *const names[] = {
+        "tokenizer.json",         "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json",
+        "special_tokens_map.json"};
+    yx_status status = YX_OK;
+    const char *from = tokenizer_path(tokenizer);
+    char *folder = NULL, *path = NULL;
+    YX_CHECK(yx_format(&folder, "%s/tokenizer", f->partial));
+    YX_CHECK(yx_make_dirs(folder));
+    if (!yx_path_is_dir(from)) {
+        status = copy_file(from, folder, "tokenizer.json");
+        goto fail;
+    }
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        free(path);
+        YX_CHECK(yx_format(&path, "%s/%s", from, names[i]));
+        if (yx_path_exists(path)) YX_CHECK(copy_file(path, folder, names[i]));
+    }
+fail:
+    free(path);
+    free(folder);
+    return status;
 }

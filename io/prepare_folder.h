@@ -1,6 +1,7 @@
 // The folder of a data set while it is being made: OUTPUT.partial, held by one process at a time, renamed to OUTPUT.
 #pragma once
 #include "common/status.h"
+#include "io/tokenizer.h"
 
 typedef struct prepare_folder { // {.lock = -1} is none
     char *final, *partial;
@@ -18,3 +19,5 @@ yx_status prepare_folder_publish(prepare_folder *f);
 // `keep`: leave the partial folder for a later run; otherwise it is removed if it was not published. Keeps the current
 // message.
 void prepare_folder_close(prepare_folder *f, bool keep);
+// Copies the tokenizer's files, with those beside it that Hugging Face's libraries read, into the partial folder.
+yx_status prepare_folder_copy_tokenizer(const prepare_folder *f, const yx_tokenizer *tokenizer);

@@ -14,7 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static const size_t max_tokenizer_file = 1u << 30;
 #define NEAR_NAME "near-duplicates.bin"
 
 struct prepare_output {
@@ -37,44 +36,6 @@ struct prepare_output {
 };
 
 // --- Opening --------------------------------------------------------------------------------------------------------
-static yx_status copy_file(const char *from, const char *folder, const char *name) {
-    yx_status status = YX_OK;
-    char *path = NULL, *data = NULL;
-    size_t size;
-    YX_CHECK(yx_format(&path, "%s/%s", folder, name));
-    YX_CHECK(yx_read_file(from, max_tokenizer_file, &data, &size));
-    YX_CHECK(yx_write_file_atomic(path, data, size));
-fail:
-    free(data);
-    free(path);
-    return status;
-}
-
-// The tokenizer's files, with those beside it that Hugging Face's libraries read.
-static yx_status copy_tokenizer(const prepare_output *o) {
-    static const char *const names[] = {
-        "tokenizer.json",         "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json",
-        "special_tokens_map.json"};
-    yx_status status = YX_OK;
-    const char *from = tokenizer_path(o->tokenizers->tokenizer);
-    char *folder = NULL, *path = NULL;
-    YX_CHECK(yx_format(&folder, "%s/tokenizer", o->folder.partial));
-    YX_CHECK(yx_make_dirs(folder));
-    if (!yx_path_is_dir(from)) {
-        status = copy_file(from, folder, "tokenizer.json");
-        goto fail;
-    }
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        free(path);
-        YX_CHECK(yx_format(&path, "%s/%s", from, names[i]));
-        if (yx_path_exists(path)) YX_CHECK(copy_file(path, folder, names[i]));
-    }
-fail:
-    free(path);
-    free(folder);
-    return status;
-}
-
 static yx_status describe(prepare_output *o) {
     shard_manifest *m = &o->manifest;
     const yx_tokenizer *t = o->tokenizers->tokenizer;
@@ -183,7 +144,7 @@ yx_status prepare_output_open(const prepare_options *options, const prepare_toke
         goto fail;
     }
     if (!resumes) YX_CHECK(begin_state(o));
-    YX_CHECK(copy_tokenizer(o));
+    YX_CHECK(prepare_folder_copy_tokenizer(&o->folder, o->tokenizers->tokenizer));
     YX_CHECK(open_near(o));
     *begin = o->state.position;
     *out = o;

@@ -157,6 +157,8 @@ int64_t tokenizer_eot(const yx_tokenizer *t) { return t->parts.eot; }
 const char *tokenizer_sha256(const yx_tokenizer *t) { return t->sha256; }
 const char *tokenizer_name(const yx_tokenizer *t) { return t->name; }
 const char *tokenizer_path(const yx_tokenizer *t) { return t->path; }
+const tokenizer_parts *tokenizer_get_parts(const yx_tokenizer *t) { return &t->parts; }
+
 size_t tokenizer_merge_count(const yx_tokenizer *t) { return t->parts.n_merges; }
 yx_status tokenizer_explain(const yx_tokenizer *t, char **out) { return split_explain(t->parts.plan, out); }
 size_t tokenizer_word_merges(const yx_tokenizer *t) { return bpe_word_merges(t->bpe); }
@@ -168,12 +170,16 @@ const char *tokenizer_added(const yx_tokenizer *t, size_t i, uint32_t *id, bool 
     return t->parts.added.tokens[i].content;
 }
 
-// Whether white space stands between other bytes.
-static bool is_superword(const uint8_t *bytes, size_t size) {
-    static const char spaces[] = " \t\n\v\f\r";
-    bool word = false, gap = false;
-    for (size_t i = 0; i < size; i++) {
-        bool space = bytes[i] && strchr(spaces, bytes[i]);
+// Whether white space stands between other characters. A token of broken characters is looked at byte by byte.
+bool tokenizer_is_superword(const yx_tokenizer *t, uint32_t id) {
+    const token_table *tokens = &t->parts.tokens;
+    if (id >= tokens->size || !tokens->is_text[id]) return false;
+    const uint8_t *bytes = token_bytes(tokens, id);
+    size_t size = token_size(tokens, id), length = 1;
+    bool whole = unicode_valid_prefix(bytes, size) == size, word = false, gap = false;
+    for (size_t i = 0; i < size; i += length) {
+        uint32_t code = whole ? unicode_decode(bytes + i, &length) : bytes[i];
+        bool space = (whole || code < 0x80) && t->classes[code] & UNICODE_SPACE;
         if (!space && gap) return true;
         if (space) gap = word;
         else word = true;
@@ -183,13 +189,12 @@ static bool is_superword(const uint8_t *bytes, size_t size) {
 
 double tokenizer_superword_share(const yx_tokenizer *t) {
     const token_table *tokens = &t->parts.tokens;
-    size_t words = 0, total = 0;
+    size_t superwords = 0, total = 0;
     for (uint32_t id = 0; id < tokens->size; id++) {
-        if (!tokens->is_text[id]) continue;
-        total++;
-        words += is_superword(token_bytes(tokens, id), token_size(tokens, id));
+        total += tokens->is_text[id];
+        superwords += tokenizer_is_superword(t, id);
     }
-    return total ? (double)words / (double)total : 0;
+    return total ? (double)superwords / (double)total : 0;
 }
 
 // --- Encoding --------------------------------------------------------------------------------------------------------

@@ -53,7 +53,9 @@ size_t tokenizer_merge_count(const yx_tokenizer *t);
 const char *tokenizer_added(const yx_tokenizer *t, size_t i, uint32_t *id, bool *special);
 // The pre-tokenizer in words; `*out` to free().
 yx_status tokenizer_explain(const yx_tokenizer *t, char **out);
-// Share of the vocabulary's tokens that have white space between other characters ("of the").
+// Whether a token has white space between other characters ("of the").
+bool tokenizer_is_superword(const yx_tokenizer *t, uint32_t id);
+// Share of the vocabulary's tokens that do.
 double tokenizer_superword_share(const yx_tokenizer *t);
 // Merges that make words: those before the first one to cross a space (SuperBPE's transition).
 size_t tokenizer_word_merges(const yx_tokenizer *t);

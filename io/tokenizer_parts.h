@@ -4,6 +4,8 @@
 #include "io/tokenizer_bpe.h"
 #include "io/tokenizer_split.h"
 
+struct yx_tokenizer;
+
 typedef struct tokenizer_parts {
     token_table tokens; // the vocabulary and the added tokens
     bpe_merge *merges;
@@ -22,6 +24,8 @@ yx_status parts_from_vocab(const char *vocab, size_t vocab_size, const char *mer
 // Takes the end-of-text token from a tokenizer_config.json, when the tokenizer itself has no <|endoftext|>.
 yx_status parts_read_config(const char *json, size_t size, tokenizer_parts *parts);
 void parts_free(tokenizer_parts *parts);
+// What a loaded tokenizer consists of.
+const tokenizer_parts *tokenizer_get_parts(const struct yx_tokenizer *t);
 // SHA-256 of a canonical form of all parts.
 yx_status parts_sha256(const tokenizer_parts *parts, char hex[65]);
 

@@ -17,7 +17,9 @@ static char *spell(const token_table *tokens, uint32_t id) {
 }
 
 static char *token_text(const tokenizer_recipe *r, uint32_t id) {
-    return id < (uint32_t)r->n_special_tokens ? strdup(r->special_tokens[id]) : spell(r->tokens, id);
+    for (size_t i = 0; i < r->n_added && !r->tokens->is_text[id]; i++)
+        if (r->added[i].id == id) return strdup(r->added[i].content);
+    return spell(r->tokens, id);
 }
 
 static json_t *make_vocab(const tokenizer_recipe *r) {
@@ -58,10 +60,13 @@ static json_t *make_merges(const tokenizer_recipe *r) {
 
 static json_t *make_added(const tokenizer_recipe *r) {
     json_t *list = json_array();
-    for (int i = 0; i < r->n_special_tokens; i++)
-        json_array_append_new(list,
-                              json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", i, "content", r->special_tokens[i],
-                                        "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
+    for (size_t i = 0; i < r->n_added; i++) {
+        const added_token *a = &r->added[i];
+        json_array_append_new(list, json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)a->id, "content",
+                                              a->content, "single_word", (int)a->single_word, "lstrip", (int)a->lstrip,
+                                              "rstrip", (int)a->rstrip, "normalized", (int)a->normalized, "special",
+                                              (int)a->special));
+    }
     return list;
 }
 

@@ -24,6 +24,11 @@ typedef struct list {
     bool fails;
 } list;
 
+static yx_status begin_again(void *context) {
+    ((list *)context)->at = 0;
+    return YX_OK;
+}
+
 static yx_status next(void *context, const char **text, size_t *size) {
     list *l = context;
     if (l->fails) return yx_fail(YX_ERR_IO, "the disk is gone");
@@ -40,7 +45,7 @@ static char *make_folder(void) {
 
 static yx_status train(list documents, const bpe_train_options *options, yx_tokenizer **t, bpe_train_report *report) {
     char *folder = make_folder();
-    yx_status status = bpe_train((bpe_documents){next, &documents}, options, folder, report);
+    yx_status status = bpe_train((bpe_documents){next, begin_again, &documents}, options, folder, report);
     if (status == YX_OK) {
         if (tokenizer_load(folder, t) != YX_OK) fail_msg("%s", yx_message());
     } else {
@@ -193,46 +198,84 @@ static void subwords_equal_the_definition(void **state) {
     free(texts[1]);
 }
 
+// Trains on the texts and by the definition, and compares.
+static void assert_superwords(char *const *texts, int n, bpe_train_options options, bpe_train_report *report) {
+    plain_trainer first, second;
+    yx_tokenizer *t;
+    size_t capacity = 1;
+    for (int d = 0; d < n; d++) capacity += 2 * strlen(texts[d]) + 2;
+    start_plainly(&first, capacity);
+    start_plainly(&second, capacity);
+    for (int d = 0; d < n; d++) {
+        add_sequence(&second, texts[d], strlen(texts[d]));
+        for (const char *word = texts[d]; *word;) {
+            size_t size = 1 + strcspn(word + 1, " ");
+            add_sequence(&first, word, size);
+            word += size;
+        }
+    }
+    // The first stage's merges never cross a space, so the documents can be merged along with the words.
+    while (first.n_tokens < options.transition) {
+        uint32_t pair[2], new = first.n_tokens;
+        assert_true(best_pair(&first, pair));
+        train_plainly(&first, new + 1);
+        apply(&second, pair[0], pair[1], new);
+    }
+    memcpy(second.token, first.token, sizeof first.token);
+    memcpy(second.size, first.size, sizeof first.size);
+    second.n_tokens = first.n_tokens;
+    second.max_words = options.max_superword_words;
+    train_plainly(&second, options.vocab_size);
+    assert_int_equal(train((list){(const char *const *)texts, (size_t)n}, &options, &t, report), YX_OK);
+    assert_tokens(t, &second);
+    tokenizer_free(t);
+    free(first.text);
+    free(second.text);
+}
+
 static void superwords_equal_the_definition(void **state) {
     (void)state;
-    enum { TRANSITION = 275, VOCAB = 325 };
     char *texts[] = {make_text(3, 500), make_text(4, 200), make_text(5, 1)};
+    bpe_train_report report;
     for (int max_words = 2; max_words <= 5; max_words++) {
-        plain_trainer first, second;
-        yx_tokenizer *t;
-        bpe_train_report report;
-        start_plainly(&first, 20000);
-        start_plainly(&second, 20000);
-        for (int d = 0; d < 3; d++) {
-            add_sequence(&second, texts[d], strlen(texts[d]));
-            for (const char *word = texts[d]; *word;) {
-                size_t size = 1 + strcspn(word + 1, " ");
-                add_sequence(&first, word, size);
-                word += size;
-            }
-        }
-        // The first stage's merges never cross a space, so the documents can be merged along with the words.
-        while (first.n_tokens < TRANSITION) {
-            uint32_t pair[2], new = first.n_tokens;
-            assert_true(best_pair(&first, pair));
-            train_plainly(&first, new + 1);
-            apply(&second, pair[0], pair[1], new);
-        }
-        memcpy(second.token, first.token, sizeof first.token);
-        memcpy(second.size, first.size, sizeof first.size);
-        second.n_tokens = first.n_tokens;
-        second.max_words = max_words;
-        train_plainly(&second, VOCAB);
-        bpe_train_options options = {.vocab_size = VOCAB, .transition = TRANSITION, .max_superword_words = max_words};
-        assert_int_equal(train((list){(const char *const *)texts, 3}, &options, &t, &report), YX_OK);
-        assert_tokens(t, &second);
-        assert_int_equal(report.superword_merges, VOCAB - TRANSITION);
-        assert_true(tokenizer_superword_share(t) > 0.1);
-        tokenizer_free(t);
-        free(first.text);
-        free(second.text);
+        bpe_train_options options = {.vocab_size = 325, .transition = 275, .max_superword_words = max_words};
+        assert_superwords(texts, 3, options, &report);
+        assert_int_equal(report.superword_merges, 50);
     }
     for (int d = 0; d < 3; d++) free(texts[d]);
+}
+
+// Many words of letters by chance, the first ones frequent.
+static char *make_rich_text(uint64_t seed, size_t n_words) {
+    char *text = malloc(n_words * 8 + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < n_words; i++) {
+        uint64_t a = yx_mix64(seed, 2 * i) % 150, b = yx_mix64(seed, 2 * i + 1) % 150, word = a * b / 150;
+        uint64_t letters = yx_mix64(99, word), length = 2 + word % 4;
+        if (i > 0) text[n++] = ' ';
+        for (uint64_t k = 0; k < length; k++, letters /= 26) text[n++] = (char)('a' + letters % 26);
+    }
+    text[n] = 0;
+    return text;
+}
+
+// The text is cut at rare pairs, which must not be seen in the result; where the rest is too little, less is cut.
+static void rare_pairs_change_nothing(void **state) {
+    (void)state;
+    char *texts[] = {make_rich_text(1, 7000), make_rich_text(2, 3000)};
+    bpe_train_report report;
+    bpe_train_options options = {.vocab_size = 460, .transition = 400, .max_superword_words = 3};
+    assert_superwords(texts, 2, options, &report);
+    assert_true(report.least_pair > 10);
+    assert_int_equal(report.attempts, 1);
+    assert_true(report.places < report.tokens / 2);
+    int64_t cut_at = report.least_pair;
+    options.vocab_size = 598;
+    options.max_superword_words = 1; // most frequent pairs reach across a space: they are of no use
+    assert_superwords(texts, 2, options, &report);
+    assert_int_equal(report.attempts, 2);
+    assert_true(report.least_pair < cut_at);
+    for (int d = 0; d < 2; d++) free(texts[d]);
 }
 
 static void nothing_crosses_documents_or_digits(void **state) {
@@ -330,6 +373,7 @@ static void passes_failures_on(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(subwords_equal_the_definition),
                                        cmocka_unit_test(superwords_equal_the_definition),
+                                       cmocka_unit_test(rare_pairs_change_nothing),
                                        cmocka_unit_test(nothing_crosses_documents_or_digits),
                                        cmocka_unit_test(stops_early_with_too_little_text),
                                        cmocka_unit_test(special_tokens_come_first),

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -278,6 +279,42 @@ def check_two_layouts():
     failures += not same
 
 
+def is_superword(text):
+    return any(c.isspace() for c in text.strip()) if "\ufffd" not in text else False
+
+
+def check_info():
+    """Characters, bytes and kinds of tokens, and the most frequent superwords, against the library's tokens; a table has the same numbers."""
+    global failures
+    texts, file = documents("val.jsonl.zst"), os.path.join(DATA, "val.jsonl.zst")
+    names = ["gpt2", "superbpe-t80k"]
+    paths = [os.path.join(DATA, "tokenizers", name) for name in names]
+    tokenizers = [part for path in paths for part in ("--tokenizer", path)]
+    results = json.loads(run("info", *tokenizers, "--text", file, "--json", "--top", "25"))
+    table = run("info", *tokenizers, "--text", file).decode().splitlines()
+    for result, row, path in zip(results, table[1:], paths):
+        oracle, counts = Tokenizer.from_file(os.path.join(path, "tokenizer.json")), {}
+        for encoding in oracle.encode_batch_fast([t.decode() for t in texts]):
+            for i in encoding.ids:
+                counts[i] = counts.get(i, 0) + 1
+        superwords = {i: n for i, n in counts.items() if is_superword(oracle.decode([i]))}
+        tokens, characters = sum(counts.values()), sum(len(t.decode()) for t in texts)
+        top = [{"id": i, "token": oracle.decode([i]), "count": n} for i, n in sorted(superwords.items(), key=lambda x: (-x[1], x[0]))[:25]]
+        expected = {"name": os.path.basename(path), "documents": len(texts), "characters": characters, "bytes": sum(map(len, texts)),
+                    "tokens": tokens, "superwords": sum(superwords.values()), "vocabulary": oracle.get_vocab_size(),
+                    "most_frequent_superwords": top}
+        wrong = [key for key, value in expected.items() if result[key] != value]
+        wrong += ["characters_per_token"] * (abs(result["characters_per_token"] - characters / tokens) > 1e-6)
+        wrong += ["the table"] * (row.split()[0] != result["name"] or f" {characters / tokens:.3f} " not in row)
+        one = run("info", "--tokenizer", path, "--text", file, "--top", "3").decode()
+        shown = [(int(n), json.loads(token)) for n, token in re.findall(r'^\D*(\d+)  (".*")$', one, re.MULTILINE)]
+        wrong += ["the page"] * (f"{tokens - expected['superwords']} subwords" not in one or
+                                 shown != [(t["count"], t["token"]) for t in top[:3]])
+        print(f"info {result['name']}: {characters / tokens:.3f} characters per token, {len(superwords)} superwords in the text "
+              f"{'as the library has them' if not wrong else f'WRONG: {wrong}'}")
+        failures += bool(wrong)
+
+
 def check_bench():
     """Threads together encode every document once."""
     global failures
@@ -297,6 +334,7 @@ strings = generated(10000) + shuffled(corpora["val.jsonl.zst"], 3000)
 for name in NAMES:
     check_real(name, corpora, strings)
 check_two_layouts()
+check_info()
 check_bench()
 base = base_tokenizer(strings[:1500] + corpora["val.jsonl.zst"][:60])
 check_variants(base, strings[:300] + strings[-20:] + [t[:2000] for t in corpora["val.jsonl.zst"][:5]])
