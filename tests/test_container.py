@@ -11,7 +11,7 @@ def text(name):
 
 
 def test_recipes():
-    docker, apptainer = text("Dockerfile"), text("yxanul.def")
+    docker, apptainer, build = text("Dockerfile"), text("yxanul.def"), open(f"{ROOT}/CMakeLists.txt").read()
     version = re.search(r"ARG CUDA=(\S+)", docker)[1]
     images = [i.replace("${CUDA}", version) for i in re.findall(r"^FROM (\S+)", docker, re.M)]
     assert images == re.findall(r"^From: (\S+)", apptainer, re.M) and len(images) == 2, images
@@ -21,6 +21,12 @@ def test_recipes():
         scripts = re.findall(r"scripts/\w+", recipe)
         assert scripts == ["scripts/setup", "scripts/bundle"], scripts
         assert all(os.access(f"{ROOT}/{s}", os.X_OK) for s in scripts)
+        modules = re.findall(r"yxanul_\w+\.so", recipe)
+        assert sorted(modules) == sorted(f"yxanul_{m}.so" for m in re.findall(r"add_library\(yxanul_(\w+) MODULE", build)), modules
+    commands = [*re.findall(r"^RUN (.*)", docker, re.M), *re.findall(r"^%post\n((?: .*\n)+)", apptainer, re.M)]
+    for command in (*commands, open(f"{FOLDER}/yxanul").read()):
+        subprocess.run(["sh", "-n"], input=command, text=True, check=True)
+    assert len(commands) == 4, commands
     for named in re.findall(r"slurm/[\w./]+\b", open(f"{FOLDER}/Dockerfile").read() + open(f"{FOLDER}/yxanul.def").read()):
         assert os.path.exists(f"{ROOT}/{named}"), named
     print(f"two recipes, the same images ({version}), packages and steps")
