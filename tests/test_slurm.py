@@ -64,10 +64,10 @@ def same_run(job, whole):
     assert [(s["step"], s["loss"]) for s in log(job.run)] == [(s["step"], s["loss"]) for s in log(whole)]
 
 
-def test_time_limit(cluster, folder):
+def test_time_limit(cluster, folder, script):
     """Slurm itself warns before the limit of a minute. The ranks would be done by then: they are held at step 40 until it does (on a
     busy machine the warning may come before)."""
-    job = Job(cluster, folder, "nodes_pmix.sbatch", "limit", "--time=1", "--signal=B:USR1@40", ranks=1)
+    job = Job(cluster, folder, script, "limit", "--time=1", "--signal=B:USR1@40", ranks=1)
     warned = lambda: "Slurm's warning" in job.output()
     job.until(lambda: job.steps() >= 40 or warned(), 60, "step 40")
     held = [] if warned() else job.ranks()
@@ -82,7 +82,7 @@ def test_time_limit(cluster, folder):
     ended = job.wait("COMPLETED", seconds=60)
     assert int(ended["Restarts"]) >= 1 and f"resumed after step {stopped} " in job.output(), (ended, job.output())
     same_run(job, f"{folder}/whole2")
-    print(f"PMIx, two nodes: warned before the time limit, stopped at step {stopped}, requeued, completed: same bits")
+    print(f"{script}, two nodes: warned before the time limit, stopped at step {stopped}, requeued, completed: same bits")
 
 
 def test_signal(cluster, folder, script, name, mark, ranks):
@@ -123,9 +123,9 @@ def test_one_node(cluster, folder):
     print(f"one_node.sbatch: exit code 75 at step {stops[0]}, scancel at {stops[1]}, submitted again: same bits")
 
 
-def test_chain(cluster, folder):
+def test_chain(cluster, folder, launcher):
     """Each element of the array goes on where the one before it stopped; the one that completes the run ends the chain."""
-    job = Job(cluster, folder, "chain.sbatch", "chain", "--array=1-4%1", ranks=1, YX_LAUNCHER="pmix", YX_ROOT=ROOT)
+    job = Job(cluster, folder, "chain.sbatch", "chain", "--array=1-4%1", ranks=1, YX_LAUNCHER=launcher, YX_ROOT=ROOT)
     stops = []
     for element in (1, 2):
         job.reach(50 * element)
@@ -198,13 +198,16 @@ def main():
         for ranks in (2, 4):
             run("train", "--config", config, "--set", f"run_dir={folder}/whole{ranks}", ranks=ranks)
         with slurm_cluster.Cluster() as cluster:
+            has_pmix = "pmix" in cluster.command("srun", "--mpi=list")
+            if not has_pmix:
+                print("this Slurm has no PMIx: nodes_pmix.sbatch is not tried")
             test_signal(cluster, folder, "nodes_tcp.sbatch", "tcp", "--mpi=none", ranks=2)
             test_signal(cluster, folder, "nodes_mpirun.sbatch", "mpirun", "mpirun --bind-to none", ranks=1)
             test_one_node(cluster, folder)
-            test_chain(cluster, folder)
+            test_chain(cluster, folder, "pmix" if has_pmix else "mpirun")
             test_failure(cluster, folder)
             test_bounds(cluster, folder)
-            test_time_limit(cluster, folder)
+            test_time_limit(cluster, folder, "nodes_pmix.sbatch" if has_pmix else "nodes_tcp.sbatch")
             test_lost_node(cluster, folder)
     finally:
         shutil.rmtree(folder)
