@@ -11,7 +11,7 @@ CORES = len(os.sched_getaffinity(0))
 THREADS = max(1, CORES - 1)
 COPIES, ROUNDS = 16, 5
 SPEED_BAR, MEMORY_BAR, GROWTH_BAR = 0.8, 1000, 100  # of encoding alone; MB beside the tokenizer; MB from 130 MB to 2 GB
-WORK_BAR = 0.65  # encoding's part of the processor time: the rest is reading, filtering, writing and verifying
+WORK_BAR = 0.6  # encoding's part of the processor time: the rest is reading, filtering, writing and verifying
 
 
 def peak_memory(process):
