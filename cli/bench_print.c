@@ -58,16 +58,20 @@ static void print_expectation(const bench_train *b) {
            bench_ceiling_4090.flops[YX_BF16] / 1e12, bench_ceiling_4090.flops[YX_E4M3] / 1e12,
            bench_ceiling_4090.bandwidth / 1e12, "");
     for (int64_t i = 0; i < b->num_stages; i++)
-        printf(" %8.0f     ", (double)b->stages[i].tokens / b->stages[i].expected_4090);
-    printf("\nseveral, computed (the same tokens a step; %.0f MB of gradients at %.0f GB/s between the cards, hidden "
-           "behind "
-           "the last\nmicro-batch's backward pass as far as that is long enough), tokens/s:\n",
-           b->gradient_bytes / 1e6, BENCH_BUS_4090 / 1e9);
+        printf(" %8.0f     ", (double)b->stages[i].tokens / b->stages[i].expected_4090.seconds);
+    printf(
+        "\nseveral, computed (the same tokens a step; %.0f MB of gradients in %lld sums at %.0f GB/s between the cards "
+        "and %.0f µs a sum, hidden\nbehind the last micro-batch's backward pass as far as that is long enough), "
+        "tokens/s:\n",
+        ranks_gradient_bytes(&b->gradients) / 1e6, (long long)b->gradients.buckets, bench_link_4090.bus / 1e9,
+        bench_link_4090.latency * 1e6);
     for (int ranks = 2; ranks <= 8; ranks *= 2) {
         printf("%d × RTX 4090     ", ranks);
-        for (int64_t i = 0; i < b->num_stages; i++)
-            printf(" %8.0f     ",
-                   (double)b->stages[i].tokens / bench_expected_4090s(&b->stages[i], b->gradient_bytes, ranks));
+        for (int64_t i = 0; i < b->num_stages; i++) {
+            const bench_stage *s = &b->stages[i];
+            ranks_time t = ranks_compute(&s->expected_4090, &b->gradients, &bench_link_4090, ranks);
+            printf(" %8.0f     ", (double)s->tokens / t.seconds);
+        }
         printf("\n");
     }
 }
@@ -80,7 +84,7 @@ void bench_print_text(const bench_train *b) {
     print_stages(b);
     if (b->ranks > 1) print_exchange(b);
     print_groups(b);
-    if (b->num_stages > 0 && b->stages[0].expected_4090 > 0) print_expectation(b);
+    if (b->num_stages > 0 && b->stages[0].expected_4090.seconds > 0) print_expectation(b);
 }
 
 // --- JSON
@@ -101,7 +105,8 @@ static json_t *json_stage(const bench_stage *s) {
                      (json_int_t)s->micro_tokens, "seconds", s->seconds, "exchange_seconds", s->exchange,
                      "exposed_seconds", s->exposed, "tokens_per_second", (double)s->tokens / s->seconds,
                      "flops_per_second", s->flops / s->seconds, "share", s->share, "computed_4090_tokens_per_second",
-                     s->expected_4090 > 0 ? (double)s->tokens / s->expected_4090 : 0.0, "groups", json_groups(s));
+                     s->expected_4090.seconds > 0 ? (double)s->tokens / s->expected_4090.seconds : 0.0, "groups",
+                     json_groups(s));
 }
 
 json_t *bench_print_rates(const profile_ceiling *c) {
@@ -124,9 +129,12 @@ yx_status bench_print_object(json_t *out) {
 yx_status bench_print_json(const bench_train *b) {
     json_t *stages = json_array();
     for (int64_t i = 0; i < b->num_stages; i++) json_array_append_new(stages, json_stage(&b->stages[i]));
-    return bench_print_object(json_pack("{s:s, s:i, s:s, s:o, s:f, s:I, s:I, s:o}", "device", b->device, "ranks",
-                                        b->ranks, "exchange", b->exchange, "product_flops_per_second",
-                                        bench_print_rates(&b->ceiling), "copy_bytes_per_second", b->ceiling.bandwidth,
-                                        "micro_batch_tokens", (json_int_t)b->micro_tokens, "memory_bytes",
-                                        (json_int_t)b->memory_bytes, "stages", stages));
+    const ranks_gradients *g = &b->gradients;
+    return bench_print_object(json_pack(
+        "{s:s, s:i, s:s, s:I, s:s, s:f, s:s, s:b, s:b, s:o, s:f, s:I, s:I, s:o}", "device", b->device, "ranks",
+        b->ranks, "exchange", b->exchange, "parameters", (json_int_t)g->parameters, "precision",
+        config_precision_name(b->precision), "gradient_bytes", ranks_gradient_bytes(g), "gradient_wire",
+        config_wire_name(g->wire), "shard_optimizer", g->sharded, "overlap", b->overlap, "product_flops_per_second",
+        bench_print_rates(&b->ceiling), "copy_bytes_per_second", b->ceiling.bandwidth, "micro_batch_tokens",
+        (json_int_t)b->micro_tokens, "memory_bytes", (json_int_t)b->memory_bytes, "stages", stages));
 }

@@ -1,8 +1,9 @@
 #include "cli/bench_print.h"
+#include "coordinator/rank_link.h"
 #include <stdio.h>
 
 static double gigabytes(const bench_comm *b, const bench_comm_row *r, double seconds, bool whole_sum) {
-    return bench_comm_bus(b, r->bytes, seconds, whole_sum) / 1e9;
+    return rank_link_bandwidth(b->ranks, r->bytes, seconds, whole_sum) / 1e9;
 }
 
 void bench_print_comm_text(const bench_comm *b) {
@@ -22,10 +23,11 @@ yx_status bench_print_comm_json(const bench_comm *b) {
     json_t *rows = json_array();
     for (int i = 0; i < BENCH_COMM_SIZES; i++) {
         const bench_comm_row *r = &b->rows[i];
-        json_array_append_new(
-            rows, json_pack("{s:I, s:f, s:f, s:f, s:f}", "bytes", (json_int_t)r->bytes, "all_reduce_seconds",
-                            r->all_reduce, "reduce_scatter_seconds", r->reduce_scatter, "all_gather_seconds",
-                            r->all_gather, "bus_bytes_per_second", bench_comm_bus(b, r->bytes, r->all_reduce, true)));
+        json_array_append_new(rows,
+                              json_pack("{s:I, s:f, s:f, s:f, s:f}", "bytes", (json_int_t)r->bytes,
+                                        "all_reduce_seconds", r->all_reduce, "reduce_scatter_seconds",
+                                        r->reduce_scatter, "all_gather_seconds", r->all_gather, "bus_bytes_per_second",
+                                        rank_link_bandwidth(b->ranks, r->bytes, r->all_reduce, true)));
     }
     return bench_print_object(json_pack("{s:s, s:s, s:i, s:i, s:o}", "device", b->device, "exchange", b->exchange,
                                         "ranks", b->ranks, "hosts", b->hosts, "sizes", rows));

@@ -1,6 +1,7 @@
 // yxanul plan: what a configuration comes to. Trains nothing.
 #include "coordinator/plan.h"
 #include "cli/cli.h"
+#include "cli/plan_ranks.h"
 #include "coordinator/plan_lint.h"
 #include "coordinator/plan_model.h"
 #include "coordinator/setup.h"
@@ -12,7 +13,8 @@
 #include <stdlib.h>
 
 static const char help[] =
-    "usage: yxanul plan --config FILE [--set KEY=VALUE …] [--corpus-tokens N] [--ranks N] [--json]\n"
+    "usage: yxanul plan --config FILE [--set KEY=VALUE …] [--corpus-tokens N] [--ranks N]\n"
+    "                   [--bench FILE [--bus GB/s [--latency US]]] [--json]\n"
     "\n"
     "Shows what a configuration comes to: size of the model, stages with their tokens, steps and learning rates, "
     "operations\n"
@@ -21,13 +23,22 @@ static const char help[] =
     "  --config FILE        the configuration\n"
     "  --set KEY=VALUE …    change a key of it (docs/configuration.md); may be repeated\n"
     "  --corpus-tokens N    plan for N training tokens (1k = 1000, 1M, 1G) instead of reading data.path\n"
-    "  --ranks N            memory as one of N ranks (default 1)\n"
+    "  --ranks N            memory as one of N ranks (default 1), and with --bench their speed\n"
+    "  --bench FILE         what `yxanul bench train --json` printed for this configuration, on one rank or several: a "
+    "second\n"
+    "                       table says what its stages come to on --ranks ranks, computed, with the gradients in fp32 "
+    "and in bf16\n"
+    "                       (training.gradient_wire), and the fastest of 1, 2, 4 … N ranks: the fewest within 1 % of "
+    "it\n"
+    "  --bus GB/s           over each rank's connection, as `yxanul bench comm` prints them for sums (default: as FILE "
+    "measured)\n"
+    "  --latency US         microseconds of a small sum (default 0: in the GB/s)\n"
     "  --json               one JSON object on standard output\n"
     "  --print-reference    print docs/configuration.md: all keys of a configuration\n"
     "\n"
-    "exit codes: 0 done, 2 wrong usage, 3 configuration wrong or its schedule does not add up, 4 data set damaged, 6 "
-    "reading\n"
-    "failed\n";
+    "exit codes: 0 done, 2 wrong usage, 3 configuration wrong or its schedule does not add up, 4 data set damaged, or "
+    "FILE is not\n"
+    "what bench train printed, 5 FILE is of another model, precision or other stages, 6 reading failed\n";
 
 typedef struct plan_options {
     const char *config;
@@ -35,6 +46,8 @@ typedef struct plan_options {
     int num_sets;
     int64_t corpus_tokens; // 0: of data.path
     int64_t ranks;
+    const char *bench;
+    double bus, latency; // GB/s, 0: not given; microseconds
     bool json, print_reference, print_help;
 } plan_options;
 
@@ -42,6 +55,7 @@ typedef struct plan_report {
     const yx_config *config;
     const yx_plan *plan;
     int64_t corpus_tokens, ranks;
+    const plan_ranks *several; // NULL: without --bench
 } plan_report;
 
 // --- Figures both forms show ----------------------------------------------------------------------------------------
@@ -137,6 +151,7 @@ static yx_status print_text(const plan_report *r) {
     print_stages(r);
     yx_status status = print_memory(r);
     if (status != YX_OK) return status;
+    if (r->several) plan_ranks_print(r->several);
     plan_lint(r->config, r->plan, print_warning, &any_warning);
     return fflush(stdout) == 0 ? YX_OK : yx_fail_errno("cannot write the plan");
 }
@@ -178,6 +193,7 @@ static yx_status print_json(const plan_report *r) {
     plan_lint(r->config, r->plan, append_warning, warnings);
     json_object_set(root, "stages", stages);
     json_object_set(root, "warnings", warnings);
+    if (r->several) plan_ranks_json(r->several, root);
     if (json_array_size(json_object_get(root, "stages")) != (size_t)r->plan->num_stages ||
         !json_object_get(root, "warnings"))
         YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the plan");
@@ -206,24 +222,45 @@ static yx_status run(const plan_options *o) {
     yx_status status = YX_OK;
     yx_config *config = calloc(1, sizeof *config);
     yx_plan *plan = calloc(1, sizeof *plan);
+    plan_ranks *several = calloc(1, sizeof *several);
+    plan_ranks_options wanted = {o->bench, o->bus, o->latency, (int)o->ranks};
     plan_report report = {.config = config, .plan = plan, .ranks = o->ranks};
-    if (!config || !plan) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the plan");
+    if (!config || !plan || !several) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the plan");
     YX_CHECK(config_load(o->config, o->sets, o->num_sets, config));
     YX_CHECK(read_corpus_tokens(o, config->data.path, &report.corpus_tokens));
     YX_CHECK(plan_build(config, report.corpus_tokens, plan));
+    if (o->bench) {
+        YX_CHECK(plan_ranks_open(&wanted, config, plan, several));
+        report.several = several;
+    }
     YX_CHECK(o->json ? print_json(&report) : print_text(&report));
 fail:
+    free(several);
     free(plan);
     free(config);
     return status;
 }
 
-enum { OPT_CONFIG = 256, OPT_SET, OPT_CORPUS_TOKENS, OPT_RANKS, OPT_JSON, OPT_REFERENCE, OPT_HELP };
+enum {
+    OPT_CONFIG = 256,
+    OPT_SET,
+    OPT_CORPUS_TOKENS,
+    OPT_RANKS,
+    OPT_BENCH,
+    OPT_BUS,
+    OPT_LATENCY,
+    OPT_JSON,
+    OPT_REFERENCE,
+    OPT_HELP
+};
 static const struct option long_options[] = {
     {"config", required_argument, NULL, OPT_CONFIG},
     {"set", required_argument, NULL, OPT_SET},
     {"corpus-tokens", required_argument, NULL, OPT_CORPUS_TOKENS},
     {"ranks", required_argument, NULL, OPT_RANKS},
+    {"bench", required_argument, NULL, OPT_BENCH},
+    {"bus", required_argument, NULL, OPT_BUS},
+    {"latency", required_argument, NULL, OPT_LATENCY},
     {"json", no_argument, NULL, OPT_JSON},
     {"print-reference", no_argument, NULL, OPT_REFERENCE},
     {"help", no_argument, NULL, OPT_HELP},
@@ -255,6 +292,15 @@ static int parse_option(int code, char **argv, plan_options *o) {
     case OPT_RANKS:
         if (cli_parse_int("ranks", optarg, 1, 65536, &o->ranks) == YX_OK) return 0;
         return cli_usage_error("plan", "%s", yx_message());
+    case OPT_BENCH:
+        o->bench = optarg;
+        return 0;
+    case OPT_BUS:
+        if (cli_parse_real("bus", optarg, 1e-6, 1e6, &o->bus) == YX_OK) return 0;
+        return cli_usage_error("plan", "%s", yx_message());
+    case OPT_LATENCY:
+        if (cli_parse_real("latency", optarg, 0, 1e9, &o->latency) == YX_OK) return 0;
+        return cli_usage_error("plan", "%s", yx_message());
     case 1: // behind a --set, more of them
         if (o->num_sets == 0) return cli_usage_error("plan", "unexpected argument '%s'", optarg);
         o->sets[o->num_sets++] = optarg;
@@ -277,6 +323,9 @@ int cli_plan(int argc, char **argv) {
     if (result == 0 && o.print_help) fputs(help, stdout);
     else if (result == 0 && o.print_reference) result = cli_fail(config_write_reference(stdout));
     else if (result == 0 && !o.config) result = cli_usage_error("plan", "--config is missing");
+    else if (result == 0 && o.bus > 0 && !o.bench) result = cli_usage_error("plan", "--bus needs --bench FILE");
+    else if (result == 0 && o.latency > 0 && o.bus == 0)
+        result = cli_usage_error("plan", "--latency needs --bus: what FILE measured has it in its GB/s");
     else if (result == 0) result = cli_fail(run(&o));
     free(o.sets);
     return result;

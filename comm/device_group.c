@@ -10,6 +10,7 @@ struct device_group {
     yx_group *group;
     const device_module *module;
     void *comm;
+    bool direct;
 };
 
 // --- Which GPUs
@@ -17,6 +18,7 @@ typedef struct device_place {
     char node[64], name[128];
     int32_t device;
     int32_t loaded; // NCCL's module is here
+    int32_t direct; // the GPU reads the memory of all others on this host
 } device_place;
 
 static yx_status judge(const device_place *all, int size) {
@@ -36,17 +38,31 @@ static yx_status judge(const device_place *all, int size) {
     return YX_OK;
 }
 
-static yx_status compare_places(yx_group *g, int device, const char *name, bool loaded, bool *all_loaded) {
+// Whether this rank's GPU and those of the other ranks on its host read each other's memory.
+static bool reaches_all(const device_module *module, const device_place *all, int size, int rank) {
+    for (int r = 0; r < size; r++)
+        if (r != rank && strcmp(all[r].node, all[rank].node) == 0 && !module->reaches(all[rank].device, all[r].device))
+            return false;
+    return true;
+}
+
+static yx_status compare_places(yx_group *g, int device, const char *name, const device_module *module,
+                                bool *all_loaded, bool *all_direct) {
     int size = group_size(g);
     device_place *all = calloc((size_t)size, sizeof *all), *own = all ? all + group_rank(g) : NULL;
     if (!all) return yx_fail(YX_ERR_NO_MEMORY, "no memory for %d ranks", size);
     snprintf(own->node, sizeof own->node, "%.60s", group_node(g));
     snprintf(own->name, sizeof own->name, "%s", name);
-    own->device = device, own->loaded = loaded;
+    own->device = device, own->loaded = module != NULL;
     yx_status status = group_all_gather(g, all, sizeof *all);
     if (status == YX_OK) status = judge(all, size);
-    *all_loaded = true;
+    *all_loaded = *all_direct = true;
     for (int r = 0; r < size; r++) *all_loaded = *all_loaded && all[r].loaded;
+    if (status == YX_OK && *all_loaded) {
+        own->direct = reaches_all(module, all, size, group_rank(g));
+        status = group_all_gather(g, all, sizeof *all);
+    }
+    for (int r = 0; r < size; r++) *all_direct = *all_direct && all[r].direct;
     free(all);
     return status;
 }
@@ -60,14 +76,14 @@ static const device_module *load(void) {
     return module && module->version == DEVICE_MODULE_VERSION ? module : NULL;
 }
 
-yx_status device_group_open(yx_group *g, int device, const char *name, device_group **out) {
+yx_status device_group_open(yx_group *g, int device, const char *name, int blocks, device_group **out) {
     yx_status status = YX_OK;
     char id[DEVICE_ID_BYTES] = "";
-    bool all_loaded = false;
+    bool all_loaded = false, direct = false;
     *out = NULL;
     if (group_size(g) == 1) return YX_OK;
     const device_module *module = load();
-    YX_CHECK(compare_places(g, device, name, module != NULL, &all_loaded));
+    YX_CHECK(compare_places(g, device, name, module, &all_loaded, &direct));
     if (!all_loaded) {
         if (group_rank(g) == 0)
             yx_warn("NCCL is not available on all ranks (%s): gradients are summed by the hosts, which is far slower",
@@ -76,11 +92,12 @@ yx_status device_group_open(yx_group *g, int device, const char *name, device_gr
     }
     device_group *d = calloc(1, sizeof *d);
     if (!d) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a group of GPUs");
-    *d = (device_group){.group = g, .module = module};
+    *d = (device_group){.group = g, .module = module, .direct = direct};
     status = group_rank(g) == 0 ? module->make_id(id) : YX_OK;
     status = group_agree(g, status);
     if (status == YX_OK) status = group_broadcast(g, id, sizeof id, 0);
-    if (status == YX_OK) status = group_agree(g, module->join(id, group_rank(g), group_size(g), device, &d->comm));
+    if (status == YX_OK)
+        status = group_agree(g, module->join(id, group_rank(g), group_size(g), device, blocks, &d->comm));
     if (status == YX_OK) *out = d;
     else free(d);
 fail:
@@ -94,6 +111,7 @@ void device_group_close(device_group *d) {
 }
 
 const char *device_group_library(const device_group *d) { return d->module->library(); }
+bool device_group_direct(const device_group *d) { return d->direct; }
 
 yx_status device_group_all_reduce(device_group *d, void *data, size_t count, group_type type, group_op op,
                                   void *stream) {

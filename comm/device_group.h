@@ -3,15 +3,19 @@
 // every run with the same ranks on the same machines.
 #pragma once
 #include "comm/comm.h"
+#include <stdbool.h>
 
 typedef struct device_group device_group;
 
-// On all ranks. `device`: the GPU's index on its host; `name`: its kind. `*out` is NULL, with YX_OK, for a group of one
+// On all ranks. `device`: the GPU's index on its host; `name`: its kind; `blocks`: thread blocks of each GPU that
+// exchange, at most, 0: as many as NCCL wants. `*out` is NULL, with YX_OK, for a group of one
 // and where NCCL cannot be loaded on some rank (said once: sums then pass through the host). Two ranks on one GPU, or
 // GPUs of different kinds, are YX_ERR_UNAVAILABLE, which names them.
-yx_status device_group_open(yx_group *g, int device, const char *name, device_group **out);
+yx_status device_group_open(yx_group *g, int device, const char *name, int blocks, device_group **out);
 void device_group_close(device_group *d);
 const char *device_group_library(const device_group *d);
+// Whether the GPUs of every host read each other's memory directly (P2P); the same on all ranks.
+bool device_group_direct(const device_group *d);
 
 // `stream`: the backend's own handle (yx_ops.native_stream). data: device memory.
 yx_status device_group_all_reduce(device_group *d, void *data, size_t count, group_type type, group_op op,

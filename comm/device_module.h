@@ -1,14 +1,17 @@
 // What the NCCL module exports: sums and copies between devices, queued on a stream of theirs. Private to comm/.
 #pragma once
 #include "comm/comm.h"
+#include <stdbool.h>
 
-enum { DEVICE_MODULE_VERSION = 1, DEVICE_ID_BYTES = 128 };
+enum { DEVICE_MODULE_VERSION = 2, DEVICE_ID_BYTES = 128 };
 
 typedef struct device_module {
     int version;
     const char *(*library)(void);   // "NCCL 2.28.3"
     yx_status (*make_id)(char *id); // [DEVICE_ID_BYTES]; one rank makes it, all join with it
-    yx_status (*join)(const char *id, int rank, int size, int device, void **comm);
+    // blocks: thread blocks of the device that exchange, at most; 0: as many as NCCL wants.
+    yx_status (*join)(const char *id, int rank, int size, int device, int blocks, void **comm);
+    bool (*reaches)(int device, int other); // two of this host: each other's memory, without the host's
     void (*leave)(void *comm);
     void (*abort)(void *comm);      // without the others
     yx_status (*check)(void *comm); // what failed in the background

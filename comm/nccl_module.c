@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const device_module *yxanul_device_module(device_fail fail);
@@ -31,13 +32,26 @@ static yx_status module_make_id(char *id) {
     return status;
 }
 
-static yx_status module_join(const char *id, int rank, int size, int device, void **comm) {
+static yx_status module_join(const char *id, int rank, int size, int device, int blocks, void **comm) {
     ncclUniqueId unique;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     memcpy(unique.internal, id, sizeof unique.internal);
     cudaError_t error = cudaSetDevice(device);
     if (error != cudaSuccess)
         return fail_at(__FILE__, __LINE__, YX_ERR_UNAVAILABLE, "GPU %d: %s", device, cudaGetErrorString(error));
-    return check_call(ncclCommInitRank((ncclComm_t *)comm, size, unique, rank), NULL, "ncclCommInitRank");
+    if (blocks == 0)
+        return check_call(ncclCommInitRank((ncclComm_t *)comm, size, unique, rank), NULL, "ncclCommInitRank");
+    config.minCTAs = 1;
+    config.maxCTAs = blocks;
+    return check_call(ncclCommInitRankConfig((ncclComm_t *)comm, size, unique, rank, &config), NULL,
+                      "ncclCommInitRankConfig");
+}
+
+static bool module_reaches(int device, int other) {
+    const char *disabled = getenv("NCCL_P2P_DISABLE");
+    int can = 0;
+    if (disabled && strcmp(disabled, "0") != 0) return false;
+    return cudaDeviceCanAccessPeer(&can, device, other) == cudaSuccess && can;
 }
 
 static void module_leave(void *comm) { ncclCommDestroy(comm); }
@@ -78,6 +92,7 @@ const device_module *yxanul_device_module(device_fail fail) {
                                         .library = module_library,
                                         .make_id = module_make_id,
                                         .join = module_join,
+                                        .reaches = module_reaches,
                                         .leave = module_leave,
                                         .abort = module_abort,
                                         .check = module_check,

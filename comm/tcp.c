@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { PATIENCE = 5 }; // seconds
+
 typedef struct head { // before each part
     uint64_t bytes;
     uint32_t exchange;
@@ -22,8 +24,9 @@ typedef struct progress { // with one other rank
 
 static tcp_mesh world;
 
-static yx_status lost(const tcp_mesh *m, int r, const char *what, int error) {
+static yx_status lost(tcp_mesh *m, int r, const char *what, int error) {
     const tcp_peer *p = &m->peers[r];
+    m->has_lost = true;
     const char *at = p->address[0] ? p->address : "this host";
     if (error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH)
         return yx_fail(YX_ERR_COMM,
@@ -95,6 +98,7 @@ static yx_status wait_for_some(tcp_mesh *m, const char *what, const progress *al
     if (waiting < 0) return YX_OK;
     poll(polls, (nfds_t)m->size, 1000);
     if (tcp_now() - since < m->timeout) return YX_OK;
+    m->has_lost = true;
     return yx_fail(YX_ERR_COMM, "rank %d (%s) did not come to %s within %.0f s (YX_COMM_TIMEOUT)", waiting,
                    m->peers[waiting].node, what, m->timeout);
 }
@@ -197,9 +201,26 @@ static void module_close(void) {
     tcp_leave(&world);
 }
 
+static bool is_open(int fd) {
+    char c;
+    ssize_t n = recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
+// A rank that has lost another gives the others some seconds to lose the same one: they may still compute, and would
+// take the end of this one for the cause.
+static void await_others(void) {
+    double end = tcp_now() + (world.link_timeout < PATIENCE ? world.link_timeout : PATIENCE);
+    for (bool any = true; any && tcp_now() < end; usleep(20000)) {
+        any = false;
+        for (int r = 0; r < world.size; r++) any = any || (r != world.rank && is_open(world.peers[r].fd));
+    }
+}
+
 // The others see the connections close.
 static void module_abort(int exit_code) {
     fflush(NULL);
+    if (world.has_lost) await_others();
     _exit(exit_code);
 }
 

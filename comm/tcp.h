@@ -20,6 +20,7 @@ typedef struct tcp_mesh {
     tcp_peer *peers; // [size]
     uint32_t exchanges;
     double link_timeout, timeout; // seconds
+    bool has_lost;                // a rank has ended, fallen silent or not come
 } tcp_mesh;
 
 // Meets the others; all or nothing.

@@ -20,5 +20,3 @@ typedef struct bench_comm {
 
 // On all ranks; GPUs without NCCL are YX_ERR_UNAVAILABLE.
 yx_status bench_comm_run(config_device device, yx_group *group, bench_comm *out);
-// Bytes a second over each rank's connection.
-double bench_comm_bus(const bench_comm *b, int64_t bytes, double seconds, bool whole_sum);

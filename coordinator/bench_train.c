@@ -2,6 +2,7 @@
 #include "common/rng.h"
 #include "coordinator/plan.h"
 #include "coordinator/plan_model.h"
+#include "coordinator/rank_link.h"
 #include "coordinator/setup.h"
 #include "worker/worker.h"
 #include <math.h>
@@ -24,8 +25,12 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
+typedef struct timed_step {
+    double seconds, exchange, exposed;
+} timed_step;
+
+static int by_seconds(const void *a, const void *b) {
+    double x = ((const timed_step *)a)->seconds, y = ((const timed_step *)b)->seconds;
     return (x > y) - (x < y);
 }
 
@@ -163,20 +168,25 @@ const profile_ceiling bench_ceiling_4090 = {
     .flops = {[YX_F32] = 82.6e12, [YX_BF16] = 165.2e12, [YX_E4M3] = 330.3e12, [YX_E5M2] = 330.3e12},
     .bandwidth = 1008e9};
 
+const ranks_link bench_link_4090 = {.bus = 10e9, .latency = 50e-6, .overlap = true};
+
+static double expected_group(const profile_report *r, const profile_ceiling *here, profile_group g) {
+    double least = profile_least_seconds(r, g, here);
+    return least > 0 ? profile_least_seconds(r, g, &bench_ceiling_4090) * r->groups[g].seconds / least : 0;
+}
+
 double bench_expected_4090(const profile_report *r, const profile_ceiling *here) {
     double seconds = 0;
-    for (int g = 0; g < PROFILE_GROUPS; g++) {
-        double least = profile_least_seconds(r, g, here);
-        if (least > 0) seconds += profile_least_seconds(r, g, &bench_ceiling_4090) * r->groups[g].seconds / least;
-    }
+    for (int g = 0; g < PROFILE_GROUPS; g++) seconds += expected_group(r, here, (profile_group)g);
     return seconds;
 }
 
-double bench_expected_4090s(const bench_stage *s, double gradient_bytes, int ranks) {
-    double compute = s->expected_4090 / ranks, n = ranks;
-    double last = fmin(1, (double)s->micro_tokens / ((double)s->tokens / n)) * compute;
-    double exchange = 2 * (n - 1) / n * gradient_bytes / BENCH_BUS_4090;
-    return compute + fmax(0, exchange - last * 2 / 3);
+static ranks_step expect_4090(const bench_stage *s, const profile_ceiling *here, int64_t most_tokens) {
+    return (ranks_step){.seq_len = s->seq_len,
+                        .batch_size = s->batch_size,
+                        .most_tokens = most_tokens,
+                        .seconds = bench_expected_4090(&s->profile, here),
+                        .optimizer = expected_group(&s->profile, here, PROFILE_OPTIMIZER)};
 }
 
 // --- Stages
@@ -206,7 +216,7 @@ typedef struct bench_run {
     const yx_ops *ops, *profiled;
     yx_device *device;
     yx_group *group;
-    device_group *devices;
+    rank_link link;
     yx_worker *worker;
     int32_t *memory; // of a micro-batch
 } bench_run;
@@ -221,7 +231,7 @@ static double strict_seconds(const yx_config *c, const precision_state *p, const
 static yx_status time_stage(bench_run *r, const config_stage *stage, const bench_options *o, bench_train *out) {
     yx_status status = YX_OK;
     const yx_config *c = r->config;
-    double seconds[MAX_STEPS];
+    timed_step timed[MAX_STEPS];
     int64_t most = out->micro_tokens, steps = o->steps < MAX_STEPS ? o->steps : MAX_STEPS;
     int64_t rank = group_rank(r->group), ranks = group_size(r->group), all = stage->batch_size;
     int64_t own = all * (rank + 1) / ranks - all * rank / ranks;
@@ -247,17 +257,17 @@ static yx_status time_stage(bench_run *r, const config_stage *stage, const bench
         double start = now();
         YX_CHECK(worker_step(r->worker, &source, &args, &result));
         if (i < 0 || i >= steps) continue;
-        seconds[i] = now() - start - result.data_wait;
-        s->exchange += result.exchange / (double)steps;
-        s->exposed += result.communicate / (double)steps;
+        timed[i] = (timed_step){now() - start - result.data_wait, result.exchange, result.communicate};
     }
-    qsort(seconds, (size_t)steps, sizeof *seconds, by_value);
-    s->seconds = seconds[steps / 2];
+    qsort(timed, (size_t)steps, sizeof *timed, by_seconds);
+    s->seconds = timed[steps / 2].seconds;
+    s->exchange = timed[steps / 2].exchange;
+    s->exposed = timed[steps / 2].exposed;
     s->flops = plan_flops_per_token(&c->model, stage->seq_len) * (double)s->tokens;
     s->share =
         1 / (double)ranks * strict_seconds(c, &worker_model(r->worker)->precision, s, &out->ceiling) / s->seconds;
     YX_CHECK(profile_read(&out->ceiling, &s->profile));
-    if (!r->ops->host_memory) s->expected_4090 = bench_expected_4090(&s->profile, &out->ceiling);
+    if (!r->ops->host_memory && ranks == 1) s->expected_4090 = expect_4090(s, &out->ceiling, most);
 fail:
     worker_set_ops(r->worker, r->ops);
     return status;
@@ -293,14 +303,18 @@ yx_status bench_train_run(const yx_config *config, const bench_options *o, yx_gr
     YX_CHECK(r.ops->info(r.device, &info));
     memcpy(out->device, info.name, sizeof out->device);
     YX_CHECK(memory_micro_tokens(r.ops, r.device, config, out->ranks, 0, &out->micro_tokens));
-    if (!r.ops->host_memory) YX_CHECK(device_group_open(group, info.index, info.name, &r.devices));
-    snprintf(out->exchange, sizeof out->exchange, "%s",
-             r.devices ? device_group_library(r.devices) : group_backend(group));
-    int64_t wire = config->training.gradient_wire == WIRE_BF16 ? 2 : 4;
-    out->gradient_bytes = (double)(plan_model_parameters(&config->model) * wire);
+    YX_CHECK(rank_link_open(r.ops, r.device, group, &config->training, &r.link));
+    snprintf(out->exchange, sizeof out->exchange, "%s", r.link.exchange);
+    out->precision = config->training.precision;
+    out->overlap = !r.ops->host_memory && (r.link.devices || out->ranks == 1);
+    out->gradients = (ranks_gradients){.parameters = plan_model_parameters(&config->model),
+                                       .wire = config->training.gradient_wire == WIRE_BF16 ? WIRE_BF16 : WIRE_FP32,
+                                       .sharded = config->training.shard_optimizer};
+    YX_CHECK(ranks_buckets(config, &out->gradients.buckets));
     worker_options options = {
         .training = config->training, .model = config->model, .max_micro_tokens = out->micro_tokens};
-    YX_CHECK(worker_create(r.ops, r.device, group, r.devices, &options, &r.worker));
+    options.training.gradient_bucket_mb = r.link.bucket_mb;
+    YX_CHECK(worker_create(r.ops, r.device, group, r.link.devices, &options, &r.worker));
     YX_CHECK(model_init(worker_model(r.worker), 1));
     r.profiled = profile_open(r.ops, r.device);
     r.memory = malloc((size_t)out->micro_tokens * 3 * sizeof *r.memory);
@@ -310,7 +324,7 @@ fail:
     free(r.memory);
     if (r.profiled) profile_close();
     worker_free(r.worker);
-    device_group_close(r.devices);
+    rank_link_close(&r.link);
     if (r.device) r.ops->close(r.device);
     return status;
 }

@@ -13,7 +13,8 @@ typedef struct ledger {
 yx_status ledger_create(ledger *out);
 void ledger_free(ledger *l);
 // `event`: "skip" (a step whose gradient was not finite changed nothing), "bf16-layer" (after this step a layer's
-// products are in bf16: coordinator/fallback.h).
+// products are in bf16: coordinator/fallback.h), "bf16-wire" (after this step gradients go over the wire in bf16:
+// coordinator/wire.h).
 yx_status ledger_append(ledger *l, int64_t step, const char *event, const char *detail);
 // Calls `take` for every entry of this event, in order.
 void ledger_each(const ledger *l, const char *event, void (*take)(void *context, const char *detail), void *context);

@@ -91,6 +91,7 @@ static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(
 
 yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, const char *device, int64_t micro_tokens) {
     m->tokens_at_start = tokens;
+    m->ranks = ranks;
     return write_line(m,
                       json_pack("{s:s, s:I, s:I, s:i, s:s, s:I, s:I, s:I}", "type", "start", "step", (json_int_t)step,
                                 "tokens", (json_int_t)tokens, "ranks", ranks, "device", device, "micro_batch_tokens",
@@ -98,9 +99,27 @@ yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, con
                                 "total_tokens", (json_int_t)m->plan->total_tokens));
 }
 
+yx_status metrics_link(metrics *m, int64_t step, const rank_link *l) {
+    char blocks[64] = "";
+    if (l->blocks) snprintf(blocks, sizeof blocks, ", by %d thread blocks of each at most", l->blocks);
+    yx_info(
+        "the ranks, on %d host%s, exchange by %s: %.2f GB/s over each one's connection, %.0f µs at least%s%s; sums of "
+        "%lld MB",
+        l->hosts, l->hosts == 1 ? "" : "s", l->exchange, l->bandwidth / 1e9, l->latency * 1e6,
+        !l->devices ? ""
+        : l->direct ? ", the GPUs of a host directly"
+                    : ", the GPUs of a host through its memory",
+        blocks, (long long)l->bucket_mb);
+    return write_line(m, json_pack("{s:s, s:I, s:i, s:i, s:s, s:f, s:f, s:b, s:i, s:I}", "type", "link", "step",
+                                   (json_int_t)step, "ranks", l->ranks, "hosts", l->hosts, "exchange", l->exchange,
+                                   "bytes_per_second", l->bandwidth, "latency", l->latency, "direct", l->direct,
+                                   "blocks", l->blocks, "bucket_mb", (json_int_t)l->bucket_mb));
+}
+
 yx_status metrics_stage(metrics *m, const plan_step *step) {
     const plan_stage *s = &m->plan->stages[step->stage];
     end_line(m);
+    m->exchange = m->exposed = m->seconds = 0;
     yx_info("── stage %lld/%lld: T = %lld, %lld sequences = %lld tokens a step, %lld steps, lr × %.3g, clip %.3g%s%s",
             (long long)step->stage + 1, (long long)m->plan->num_stages, (long long)s->seq_len, (long long)s->batch_size,
             (long long)(s->seq_len * s->batch_size), (long long)s->num_steps, s->lr_scale, s->grad_clip,
@@ -151,6 +170,15 @@ static void add_fp8(json_t *line, const worker_fp8 *fp8) {
     json_object_set_new(line, "amax", amax);
 }
 
+// At a stage's end: what its steps exchanged, and how much of that was hidden behind computing.
+static void print_exchange(metrics *m, const plan_step *step, const worker_step_result *r, double seconds) {
+    m->exchange += r->exchange, m->exposed += r->communicate, m->seconds += seconds;
+    if (!step->last_of_stage || m->exchange <= 0 || m->ranks == 1) return;
+    end_line(m);
+    yx_info("   of stage %lld's time %.1f %% was exchange, %.0f %% of it hidden", (long long)step->stage + 1,
+            100 * m->exchange / m->seconds, 100 * fmax(0, 1 - m->exposed / m->exchange));
+}
+
 yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *r, double seconds) {
     int64_t scored = step->seq_len * step->num_sequences, tokens = step->token_begin + scored;
     double rate = (double)scored / fmax(seconds, 1e-9);
@@ -158,6 +186,7 @@ yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_resu
     char hash[17];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->token_hash);
     print_step(m, step, r, tokens);
+    print_exchange(m, step, r, seconds);
     json_t *line =
         json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:o, s:s, s:f, s:f, s:f, s:f, s:b}", "type", "step",
                   "step", (json_int_t)step->step + 1, "stage", (json_int_t)step->stage + 1, "seq_len",

@@ -1,6 +1,7 @@
 // Where a run's figures go: RUN/log.jsonl (every event, one JSON object a line) and standard error (a person's view).
 #pragma once
 #include "coordinator/plan.h"
+#include "coordinator/rank_link.h"
 #include "coordinator/rank_watch.h"
 #include "worker/evaluate.h"
 #include "worker/worker.h"
@@ -11,9 +12,11 @@ typedef struct metrics {
     const yx_plan *plan;
     int64_t interval_steps;
     bool terminal, line_open;
+    int ranks;
     double started, last_line; // seconds
     int64_t tokens_at_start;
-    double tokens_per_second; // smoothed
+    double tokens_per_second;          // smoothed
+    double exchange, exposed, seconds; // sums over a stage's steps: exchanging, what of it nothing hid, all
 } metrics;
 
 // Opens RUN/log.jsonl. With resume_step ≥ 0 the lines of later steps, which the run will write again, are taken out.
@@ -21,6 +24,8 @@ yx_status metrics_open(const char *run_dir, const yx_plan *plan, int64_t interva
                        metrics *out);
 void metrics_close(metrics *m);
 yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, const char *device, int64_t micro_tokens);
+// How the ranks exchange.
+yx_status metrics_link(metrics *m, int64_t step, const rank_link *l);
 // A transition: the banner.
 yx_status metrics_stage(metrics *m, const plan_step *step);
 yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *result, double seconds);

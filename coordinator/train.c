@@ -4,10 +4,12 @@
 #include "coordinator/fallback.h"
 #include "coordinator/ledger.h"
 #include "coordinator/metrics.h"
+#include "coordinator/rank_link.h"
 #include "coordinator/rank_watch.h"
 #include "coordinator/setup.h"
 #include "coordinator/state.h"
 #include "coordinator/stop.h"
+#include "coordinator/wire.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,11 +21,12 @@ typedef struct trainer {
     const train_options *options;
     yx_group *group;
     run_setup setup;
-    device_group *devices; // NULL: one rank, or sums by the hosts
+    rank_link link;
     yx_worker *worker;
     loader *loader;
     ledger ledger;
     fallback fallback;
+    wire wire;
     metrics metrics;          // rank 0
     int64_t tokens, steps;    // consumed and done so far
     int64_t requested_tokens; // up to where the loader has been asked
@@ -51,6 +54,8 @@ static yx_status agree_on_step(trainer *t, plan_step *step, bool *stop) {
     if (group_size(t->group) > 1) YX_CHECK(t->setup.ops->info(t->setup.device, &info));
     YX_CHECK(rank_watch_meet(&t->watch, step, stop_requested(), t->has_result ? &t->result : NULL,
                              info.memory_total - info.memory_free, stop));
+    if (t->has_result)
+        YX_CHECK(wire_before_step(&t->wire, step, t->watch.reports, group_size(t->group), &t->ledger, leads(t)));
 fail:
     return status;
 }
@@ -211,37 +216,16 @@ fail:
 }
 
 // --- Start
-// All ranks compute on the same kind of device; GPUs then exchange by themselves.
-static yx_status connect_devices(trainer *t) {
-    yx_status status = YX_OK;
-    int size = group_size(t->group);
-    enum { NAME = 16 };
-    char(*names)[NAME] = calloc((size_t)size, NAME);
-    if (!names) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %d ranks", size);
-    snprintf(names[group_rank(t->group)], NAME, "%s", t->setup.ops->name);
-    YX_CHECK(group_all_gather(t->group, names, NAME));
-    for (int r = 1; r < size; r++)
-        if (strcmp(names[r], names[0]) != 0)
-            YX_FAIL(YX_ERR_UNAVAILABLE,
-                    "rank 0 computes on %s, rank %d on %s: set training.device, or use machines that "
-                    "are alike",
-                    names[0], r, names[r]);
-    if (!t->setup.ops->host_memory)
-        status = device_group_open(t->group, t->setup.device_index, t->setup.device_name, &t->devices);
-fail:
-    free(names);
-    return status;
-}
-
-// -------------------------------------------------------------------------------------------------------------------
 static yx_status create_worker(trainer *t) {
     const yx_config *c = &t->options->config;
     worker_options options = {.training = c->training, .model = c->model, .max_micro_tokens = t->setup.micro_tokens};
+    options.training.gradient_bucket_mb = t->link.bucket_mb;
     data_order order = {.seed = (uint64_t)c->training.seed,
                         .blocks_per_epoch = t->setup.plan.blocks_per_epoch,
                         .window_blocks = t->setup.plan.window_blocks};
-    yx_status status = worker_create(t->setup.ops, t->setup.device, t->group, t->devices, &options, &t->worker);
+    yx_status status = worker_create(t->setup.ops, t->setup.device, t->group, t->link.devices, &options, &t->worker);
     if (status != YX_OK) return status;
+    wire_create(&c->training, t->worker, &t->wire);
     status = fallback_create(&c->training, c->model.num_layers, t->worker, &t->fallback);
     if (status != YX_OK) return status;
     return loader_open(t->setup.train, &order, c->data.document_mask, (int)c->data.prefetch, group_size(t->group),
@@ -257,11 +241,15 @@ static yx_status initialise(trainer *t, bool *resumed) {
     if (!*resumed) {
         YX_CHECK(model_init(worker_model(t->worker), (uint64_t)c->training.seed));
         t->saved_step = t->evaluated_step = -1;
-        return YX_OK;
+    } else {
+        fallback_restore(&t->fallback, &t->ledger, state.steps);
+        t->steps = t->saved_step = t->evaluated_step = state.steps;
+        t->tokens = t->requested_tokens = state.tokens;
     }
-    fallback_restore(&t->fallback, &t->ledger, state.steps);
-    t->steps = t->saved_step = t->evaluated_step = state.steps;
-    t->tokens = t->requested_tokens = state.tokens;
+    if (t->tokens >= t->setup.plan.total_tokens) return YX_OK;
+    plan_step next;
+    YX_CHECK(plan_step_at(&t->setup.plan, t->tokens, &next));
+    wire_restore(&t->wire, &t->ledger, &next);
 fail:
     return status;
 }
@@ -281,10 +269,10 @@ static yx_status open_run_folder(trainer *t, bool resumed) {
             group_size(t->group) == 1 ? "" : "s", (long long)t->setup.micro_tokens,
             (long long)t->setup.plan.total_tokens, (long long)t->setup.plan.total_steps, c->run_dir,
             resumed ? "" : " (fresh start)");
-    if (t->devices) yx_info("the GPUs exchange by %s", device_group_library(t->devices));
     if (resumed) yx_info("resumed after step %lld (%lld tokens)", (long long)t->steps, (long long)t->tokens);
     YX_CHECK(metrics_start(&t->metrics, t->steps, t->tokens, group_size(t->group), t->setup.device_name,
                            t->setup.micro_tokens));
+    if (group_size(t->group) > 1) YX_CHECK(metrics_link(&t->metrics, t->steps, &t->link));
 fail:
     free(yaml);
     free(path);
@@ -304,7 +292,7 @@ static yx_status start(trainer *t) {
     uint64_t micro = UINT64_MAX - (uint64_t)t->setup.micro_tokens; // all ranks take the smallest
     YX_CHECK(group_all_reduce(t->group, &micro, 1, GROUP_U64, GROUP_MAX));
     t->setup.micro_tokens = (int64_t)(UINT64_MAX - micro);
-    YX_CHECK(connect_devices(t));
+    YX_CHECK(rank_link_open(t->setup.ops, t->setup.device, t->group, &t->options->config.training, &t->link));
     status = create_worker(t);
     if (status == YX_OK) status = initialise(t, &resumed);
     if (status == YX_OK) status = open_run_folder(t, resumed);
@@ -324,7 +312,7 @@ yx_status train_run(const train_options *options, yx_group *group) {
     loader_close(t.loader);
     fallback_free(&t.fallback);
     worker_free(t.worker);
-    device_group_close(t.devices);
+    rank_link_close(&t.link);
     ledger_free(&t.ledger);
     rank_watch_free(&t.watch);
     setup_close(&t.setup);

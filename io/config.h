@@ -9,9 +9,10 @@ enum { CONFIG_MAX_STAGES = 64, CONFIG_MAX_TEXT = 512 };
 
 typedef enum config_schedule { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_WSD, SCHEDULE_CONSTANT } config_schedule;
 typedef enum config_precision { PRECISION_FP32, PRECISION_BF16, PRECISION_FP8 } config_precision;
+typedef enum config_wire { WIRE_FP32, WIRE_BF16, WIRE_AUTO } config_wire;
 // Where the scales of 8-bit operands come from; FORWARD_ONLY: 8 bits in the forward products alone.
-typedef enum config_wire { WIRE_FP32, WIRE_BF16 } config_wire;
 typedef enum config_fp8_recipe { FP8_BOUNDED_DELAYED, FP8_CURRENT, FP8_FORWARD_ONLY } config_fp8_recipe;
+typedef enum config_fp8_gradient { FP8_GRADIENT_E4M3, FP8_GRADIENT_E5M2 } config_fp8_gradient;
 typedef enum config_batch_scaling { BATCH_SCALING_NONE, BATCH_SCALING_SQRT } config_batch_scaling;
 typedef enum config_device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } config_device;
 
@@ -59,9 +60,10 @@ typedef struct config_training {
     double adam_beta1, adam_beta2, adam_eps, weight_decay;
     config_precision precision;
     config_fp8_recipe fp8_recipe;
+    config_fp8_gradient fp8_gradient;
     bool shard_optimizer;       // each rank keeps and updates a part of the moments (ZeRO stage 1)
     config_wire gradient_wire;  // what the ranks send of gradients
-    int64_t gradient_bucket_mb; // MB of gradients that are summed over the ranks at a time
+    int64_t gradient_bucket_mb; // MB of gradients that are summed over the ranks at a time; 0: by the link
     double fp8_fallback; // clipped share of a tensor's values in a step from which its layer goes to bf16; 0: never
     int64_t fp8_fallback_steps; // how long a layer's first spell in bf16 is; 0: for good
     config_device device;
@@ -117,6 +119,9 @@ yx_status config_load_text(const char *text, size_t size, const char *name, cons
 // Writes all keys with their values as YAML that config_load reads back to the same configuration (the resolved
 // configuration of a run directory). `*out` to free().
 yx_status config_to_yaml(const yx_config *config, char **out);
+// As the keys' values are written: "fp8", "bf16".
+const char *config_precision_name(config_precision precision);
+const char *config_wire_name(config_wire wire);
 // SHA-256 over the keys that a resumed run may not change (model, data order, schedule); hex digits, 65 bytes.
 yx_status config_identity(const yx_config *config, char hex[65]);
 // Writes docs/configuration.md's table of keys: name, type, default, range, meaning.

@@ -24,9 +24,13 @@ static const double MAX_TOKENS = 1e15, MAX_SEED = 9007199254740991; // 2^53 - 1
 static const char *const schedules[] = {"cosine", "linear", "wsd", "constant", NULL};
 static const char *const precisions[] = {"fp32", "bf16", "fp8", NULL};
 static const char *const recipes[] = {"bounded-delayed", "current", "forward-only", NULL};
-static const char *const wires[] = {"fp32", "bf16", NULL};
+static const char *const gradients[] = {"e4m3", "e5m2", NULL};
+static const char *const wires[] = {"fp32", "bf16", "auto", NULL};
 static const char *const scalings[] = {"none", "sqrt", NULL};
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
+
+const char *config_precision_name(config_precision precision) { return precisions[precision]; }
+const char *config_wire_name(config_wire wire) { return wires[wire]; }
 
 static bool has_floor(const yx_config *c) { return c->training.lr_schedule != SCHEDULE_CONSTANT; }
 static bool is_wsd(const yx_config *c) { return c->training.lr_schedule == SCHEDULE_WSD; }
@@ -126,6 +130,9 @@ const config_key config_keys[] = {
      .meaning = "scales of 8-bit operands. bounded-delayed: from bounds that hold (normalised activations, attention "
                 "outputs, weights) or the largest values of the last 16 steps; current: from the tensor itself, in a "
                 "second pass; forward-only: as bounded-delayed, with bf16 in the backward pass"},
+    {TRAINING(fp8_gradient), NAME(gradients), .fallback = "e4m3", .applies = is_fp8, .only_with = "precision: fp8",
+     .meaning =
+         "format of 8-bit gradients: e4m3 reaches over 18 powers of two, e5m2 over 32 and rounds twice as coarsely"},
     {TRAINING(fp8_fallback), REAL(0, 1), .fallback = "0.001", .applies = is_fp8, .only_with = "precision: fp8",
      .meaning = "share of a tensor's 8-bit values clipped in one step from which on its layer multiplies in bf16; 0: "
                 "never"},
@@ -146,9 +153,11 @@ const config_key config_keys[] = {
                 "less memory, the same bits"},
     {TRAINING(gradient_wire), NAME(wires), .fallback = "fp32",
      .meaning =
-         "several ranks: format in which gradients are sent and summed; bf16: half of the traffic, rounded sums"},
-    {TRAINING(gradient_bucket_mb), INT(1, 4096), .fallback = "32",
-     .meaning = "several ranks: MB of gradients that are summed at a time, while the backward pass goes on"},
+         "several ranks: format in which gradients are sent and summed; bf16: half of the traffic, rounded sums; "
+         "auto: bf16 from the ninth step of a stage in which a tenth of the time is exchange that nothing hides"},
+    {TRAINING(gradient_bucket_mb), INT(0, 4096), .fallback = "0",
+     .meaning = "several ranks: MB of gradients that are summed at a time, while the backward pass goes on; 0: 32, or "
+                "with deterministic: false what suits the link"},
     {TRAINING(seed), INT(0, MAX_SEED), .fallback = "1", .identity = true,
      .meaning = "of the initial weights and the order of the data"},
 

@@ -10,7 +10,13 @@ enum { MAX_TEXT = 16384 }; // attributes above 64 KiB would need another storage
 
 static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
 
+// At the exit the library would close what it thinks is open, and crash over a file whose close failed on a full disk.
+// All files are closed where they are opened.
+static void leave_exit_alone(void) { H5dont_atexit(); }
+
 void shard_h5_lock(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT; // before any other call of the library
+    pthread_once(&once, leave_exit_alone);
     pthread_mutex_lock(&library_lock);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL); // the setting is each thread's own in a thread-safe build
 }

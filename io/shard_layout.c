@@ -46,6 +46,7 @@ fail:
 
 void shard_layout_list(const shard_contents *c, shard_table out[SHARD_TABLES]) {
     int64_t blocks = (c->num_tokens + SHARD_BLOCK - 1) / SHARD_BLOCK;
+    shard_h5_lock(); // naming a type opens the library
     const shard_table tables[SHARD_TABLES] = {
         {"tokens", H5T_STD_U32LE, 4, c->num_tokens, NULL, 0},
         {"doc_offsets", H5T_STD_U64LE, 8, c->num_docs + 1, c->offsets, 0},
@@ -54,6 +55,7 @@ void shard_layout_list(const shard_contents *c, shard_table out[SHARD_TABLES]) {
         {"doc_src_hash", H5T_STD_U64LE, 8, c->num_docs, c->source_hashes, 0},
         {"block_crc", H5T_STD_U32LE, 4, blocks, c->crc, 0},
     };
+    shard_h5_unlock();
     memcpy(out, tables, sizeof tables);
 }
 

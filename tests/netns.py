@@ -1,8 +1,8 @@
-"""Two hosts on one machine: each has its own network, name, processes, /dev/shm and /run; a veth pair joins them. Root only."""
+"""Two hosts on one machine: each has its own network, name, processes, /dev/shm and /run; a switch joins them. Root only."""
 import os, subprocess, sys, tempfile, time
 
 ADDRESS = {"node1": "10.86.0.1", "node2": "10.86.0.2"}
-DEVICE = "veth0"  # the link's name on both hosts
+DEVICE = "veth0"  # each host's end of its cable; the other is a port of the switch that has the host's name
 # A host's first process: gathers the processes that lose their parent, ends (and with it the host) when the test does.
 INIT = "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print('up', flush=True); sys.stdin.read()"
 
@@ -11,7 +11,7 @@ def missing():
     """Why two hosts cannot be made here, or None."""
     if os.geteuid() != 0:
         return "only root can make network namespaces"
-    probe = "ip link add yxprobe0 type veth peer name yxprobe1"
+    probe = "ip link add yxprobe0 type veth peer name yxprobe1 && ip link add yxprobe2 type bridge"
     try:
         done = subprocess.run(["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", probe],
                               capture_output=True, text=True)
@@ -22,7 +22,7 @@ def missing():
 
 class Host:
     def __init__(self, name, hosts_file):
-        self.name, self.address = name, ADDRESS[name]
+        self.name, self.address = name, ADDRESS.get(name)
         self.keeper = subprocess.Popen(["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--mount-proc",
                                         "--kill-child", sys.executable, "-c", INIT], stdin=subprocess.PIPE,
                                        stdout=subprocess.PIPE, text=True)
@@ -69,12 +69,14 @@ class Hosts:
         with open(path, "w") as file:
             file.write("127.0.0.1 localhost\n" + "".join(f"{a} {n}\n" for n, a in ADDRESS.items()))
         self.host = {name: Host(name, path) for name in ADDRESS}
-        one, two = (str(host.pid) for host in self.host.values())
-        subprocess.run(["ip", "link", "add", DEVICE, "netns", one, "type", "veth", "peer", "name", DEVICE, "netns", two],
-                       check=True)
+        self.switch = Host("switch", path)
+        self.switch.run("sh", "-c", "ip link add bridge type bridge && ip link set bridge up")
         for host in self.host.values():
+            subprocess.run(["ip", "link", "add", DEVICE, "netns", str(host.pid), "type", "veth", "peer", "name", host.name, "netns",
+                            str(self.switch.pid)], check=True)
             host.run("ip", "address", "add", f"{host.address}/24", "dev", DEVICE)
             host.run("ip", "link", "set", DEVICE, "up")
+            self.switch.run("ip", "link", "set", host.name, "master", "bridge", "up")
         self.wait_for_link()
 
     def __getitem__(self, name):
@@ -84,20 +86,16 @@ class Hosts:
         return self
 
     def __exit__(self, *_):
-        for host in self.host.values():
+        for host in (*self.host.values(), self.switch):
             host.crash()
         self.folder.cleanup()
 
     def link(self, state):
-        """Cuts ("down") or joins ("up") the link between the two."""
-        self["node2"].run("ip", "link", "set", DEVICE, state)
-        if state == "up":
-            self.wait_for_link()
+        """Cuts ("down") or joins ("up") the way between the two: neither notices anything but silence."""
+        self.switch.run("ip", "link", "set", "node2", *(["nomaster"] if state == "down" else ["master", "bridge"]))
 
     def wait_for_link(self):
         end = time.time() + 20
-        while time.time() < end:
-            if all("state UP" in h.run("ip", "link", "show", DEVICE).stdout for h in self.host.values()):
-                return
+        while not all("state UP" in h.run("ip", "link", "show", DEVICE).stdout for h in self.host.values()):
+            assert time.time() < end, "the links of the hosts do not come up"
             time.sleep(0.05)
-        raise AssertionError("the link between the hosts does not come up")

@@ -6,8 +6,9 @@ import netns
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-# No cgroups: the machine may have none to give, and the processes of a job are found by their parents. cred_expire is also how
-# long a requeued job waits before it starts again (120 s by default). config_overrides: a node may claim more cores than there are.
+# No cgroups: the machine may have none to give (version 2 needs a systemd, which these hosts do not see), and the processes of a job are
+# found by their parents. cred_expire is also how long a requeued job waits before it starts again (120 s by default). config_overrides: a
+# node may claim more cores than there are.
 CONF = """
 ClusterName=test
 SlurmctldHost=node1
@@ -54,9 +55,10 @@ class Cluster:
     def __init__(self, cpus=2):
         self.folder = tempfile.mkdtemp(prefix="yxanul-slurm-")
         self.hosts, self.daemons = netns.Hosts(), []
-        # Root runs the jobs here, which mpirun refuses unless told twice.
+        # Root runs the jobs here, which mpirun refuses unless told twice. More ranks than cores: those that wait leave them to others.
         self.environment = {**os.environ, "PATH": PATH, "SLURM_CONF": f"{self.folder}/slurm.conf",
-                            "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+                            "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                            "OMPI_MCA_mpi_yield_when_idle": "1", "OMPI_MCA_orte_tmpdir_base": self.folder}
         try:
             self._start(cpus)
         except BaseException:
@@ -79,6 +81,10 @@ class Cluster:
         with open(f"{self.folder}/slurm.conf", "w") as file:
             nodes = "\n".join(NODE.format(name=n, address=a, cpus=cpus) for n, a in netns.ADDRESS.items())
             file.write(CONF.format(folder=self.folder, nodes=nodes))
+        # Before Slurm 24.05, version 1 without anything that uses it is the way to touch no cgroups.
+        version = subprocess.run(["slurmd", "-V"], capture_output=True, text=True, check=True, env=self.environment).stdout.split()[-1]
+        with open(f"{self.folder}/cgroup.conf", "w") as file:
+            print("CgroupPlugin=" + ("disabled" if [*map(int, version.split(".")[:2])] >= [24, 5] else "cgroup/v1"), file=file)
         self._start_munge(f"{self.folder}/munge")
         self._daemon("node1", "slurmctld", "-D")
         for name in netns.ADDRESS:

@@ -402,6 +402,7 @@ static const struct {
     {"training.weight_decay", "0", {NULL}},
     {"training.precision", "fp32", {NULL}},
     {"training.fp8_recipe", "current", {"training.precision=fp8"}},
+    {"training.fp8_gradient", "e5m2", {"training.precision=fp8"}},
     {"training.fp8_fallback", "0.5", {"training.precision=fp8"}},
     {"training.fp8_fallback_steps", "7", {"training.precision=fp8"}},
     {"training.shard_optimizer", "true", {NULL}},

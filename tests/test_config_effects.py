@@ -243,6 +243,15 @@ def fp8_recipe(runs):
     assert all(set(d.first()["amax"]) >= {"attention", "swiglu"} for d in done), done[0].first()
 
 
+@proves("training.fp8_gradient")
+def fp8_gradient(runs):
+    """The same first loss (gradients come after it), then another way to nearly the same."""
+    done = [runs.train("training.precision=fp8", f"training.fp8_gradient={g}", steps=4) for g in ("e5m2", "e4m3")]
+    same_tokens(*done)
+    a, b = (r.losses() for r in done)
+    assert a[0] == b[0] and a[1:] != b[1:] and np.allclose(a, b, atol=0.02), (a, b)
+
+
 @proves("training.fp8_fallback")
 def fp8_fallback(runs):
     """A rate that makes activations grow faster than their scales: what clips goes on in bf16, unless that is turned off; a resumed

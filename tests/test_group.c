@@ -84,13 +84,16 @@ static void test_agree(void **state) {
 }
 
 static int misbehave(const char *how) {
+    char data[8][1024] = {{0}};
     yx_status status = group_barrier(group);
     if (status == YX_OK && group_rank(group) == 1) {
         if (strcmp(how, "leave") == 0) _exit(3);
         sleep(60);
     }
-    if (status == YX_OK) status = group_barrier(group);
+    if (group_rank(group) == 2) usleep(700000); // still computes when the others notice
+    if (status == YX_OK) status = group_all_gather(group, data, sizeof data[0]);
     fprintf(stderr, "rank %d: %s\n", group_rank(group), status == YX_OK ? "ok" : yx_message());
+    if (status != YX_OK) group_abort(group, (int)status);
     return (int)status;
 }
 

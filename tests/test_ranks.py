@@ -1,5 +1,6 @@
 """Several ranks over TCP: an optimizer that is sharded gives the bits of one that is not, also after a resume, and its checkpoint goes on
-with any number of ranks; uneven slices give what one rank gives; the size of a bucket changes nothing."""
+with any number of ranks; uneven slices give what one rank gives; the size of a bucket changes nothing; what goes over the
+wire follows from the link."""
 import json, os, shutil, subprocess, sys, tempfile
 import h5py, numpy as np
 from run_fixture import BINARY, ENVIRONMENT, log, make, run
@@ -81,6 +82,27 @@ def test_wire(folder, config):
     print(f"gradients in bf16 on the wire: losses within {worst:.1e} of fp32's over 30 steps")
 
 
+def test_automatic_wire(folder, config):
+    """Small steps of a model that is not so small: after eight steps of a stage its gradients go in bf16, which a resume knows."""
+    sets = ["training.precision=fp32", "model.intermediate_size=4096", "model.num_layers=3", "training.learning_rate=1e-3",
+            *(f"training.curriculum_stages.{i}.batch_size={b}" for i, b in enumerate((5, 5, 5)))]
+    fixed, whole = (ranks_of(folder, 5, config, f"{folder}/{wire}", *sets, f"training.gradient_wire={wire}", steps=30)
+                    for wire in ("fp32", "auto"))
+    parts = f"{folder}/auto-parts"
+    for steps in (12, 18):
+        ranks_of(folder, 5, config, parts, *sets, "training.gradient_wire=auto", steps=steps)
+    ledger = json.load(open(f"{checkpoint(whole)}/manifest.json"))["run"]["ledger"]
+    assert [(e["step"], e["event"]) for e in ledger] == [(8, "bf16-wire")] and ledger[0]["detail"].startswith("stage 1: "), ledger
+    a, b = bits(fixed)[1], bits(whole)[1]
+    assert a[:9] == b[:9] and a[9:] != b[9:] and max(abs(x - y) for x, y in zip(a, b)) < 5e-3, (a, b)
+    assert bits(parts) == bits(whole)
+    link, = log(whole, "link")
+    assert (link["ranks"], link["hosts"], link["exchange"], link["bucket_mb"], link["blocks"]) == (5, 1, "tcp", 32, 0), link
+    assert link["bytes_per_second"] > 1e6 and 0 < link["latency"] < 1, link
+    assert len(log(parts, "link")) == 2
+    print(f"gradient_wire: auto: {ledger[0]['detail']}; resumed to the same bits")
+
+
 def test_uneven(folder, config):
     """8 ranks; no stage's batch is a multiple of 8, some have fewer sequences than ranks."""
     stages = [f"training.curriculum_stages.{i}.batch_size={b}" for i, b in enumerate((63, 30, 13, 11, 7, 5, 5, 3, 3, 1))]
@@ -103,7 +125,7 @@ def test_devices(folder, config):
         return
     sets = ["training.device=cuda", "model.hidden_size=64", "model.num_layers=2", "model.num_attention_heads=6",
             "model.num_key_value_heads=1", "model.head_dim=64", "model.intermediate_size=128", "model.embedding_rank=64",
-            "training.micro_batch_tokens=128", "training.gradient_bucket_mb=1"]
+            "training.micro_batch_tokens=128", "training.gradient_bucket_mb=1", "training.deterministic=false"]
     sets += [f"training.curriculum_stages.{i}.batch_size={max(1, 512 // t)}" for i, t in enumerate((8, 16, 32, 48, 64, 96, 128))]
     sets += [f"training.curriculum_stages.{i}.seq_len=128" for i in (7, 8, 9)]
     for precision in ("bf16", "fp8"):
@@ -116,6 +138,8 @@ def test_devices(folder, config):
         assert [s["token_hash"] for s in log(plain)] == [s["token_hash"] for s in log(one)]
         worst = max(abs(x - y) for x, y in zip(a[1], bits(one)[1]))
         assert worst < 2e-3, (a[1], bits(one)[1])
+        link, = log(plain, "link")
+        assert link["exchange"].startswith("NCCL") and not link["direct"] and link["blocks"] in (0, 2, 4, 8), link
         print(f"{precision}: 2 emulated GPUs: the same bits with a sharded optimizer; one rank's losses within {worst:.1e}")
 
 
@@ -125,8 +149,10 @@ def main():
         test_shards(folder, config)
         test_buckets(folder, config)
         test_wire(folder, config)
+        test_automatic_wire(folder, config)
         test_uneven(folder, config)
         test_devices(folder, config)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
     *out = (memory_report){.micro_tokens = micro_tokens};
     model_options options = {.precision = config->training.precision,
                              .recipe = config->training.fp8_recipe,
+                             .gradient = config->training.fp8_gradient,
                              .max_rows = micro_tokens,
                              .training = true,
                              .recompute = config->training.recompute,
@@ -33,7 +34,7 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
     add(out, &n, "activations", s.activations);
     add(out, &n, "workspace", s.workspace);
     int64_t row = config->model.embedding_rank * (config->training.precision == PRECISION_FP32 ? 4 : 2) + 4;
-    int64_t wire = config->training.gradient_wire == WIRE_BF16 ? s.largest_bucket / 2 : 0;
+    int64_t wire = config->training.gradient_wire != WIRE_FP32 ? s.largest_bucket / 2 : 0;
     if (ranks > 1) add(out, &n, "exchange with other ranks", ranks * micro_tokens * row + wire);
     // A checkpoint is put together in host memory, and its largest tensor read back; a CPU has no other memory.
     int64_t largest = config->model.vocab_size * config->model.embedding_rank * (int64_t)sizeof(float);

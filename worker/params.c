@@ -84,7 +84,7 @@ yx_status param_table_create(const config_model *c, int ranks, int64_t bucket_by
     add(out, PARAM_PROJ, "proj.weight", c->embedding_rank, c->hidden_size, 1 / sqrt((double)c->embedding_rank));
     for (int64_t l = 0; l < c->num_layers; l++) add_layer(out, c, l, output_std);
     add(out, PARAM_NORM, "norm.weight", c->hidden_size, 0, 0);
-    lay_out(out, c->num_layers, bucket_bytes / (int64_t)sizeof(float));
+    lay_out(out, c->num_layers, (bucket_bytes ? bucket_bytes : PARAM_BUCKET_BYTES) / (int64_t)sizeof(float));
     return YX_OK;
 }
 

@@ -43,7 +43,8 @@ typedef struct param_table {
                            // layers, …, the first layers, proj
 } param_table;
 
-// bucket_bytes: of a bucket's gradients at least, but for the last.
+// bucket_bytes: of a bucket's gradients at least, but for the last; 0: PARAM_BUCKET_BYTES.
+#define PARAM_BUCKET_BYTES ((int64_t)32 << 20)
 yx_status param_table_create(const config_model *model, int ranks, int64_t bucket_bytes, param_table *out);
 void param_table_free(param_table *table);
 // Elements of the largest bucket.

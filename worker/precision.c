@@ -1,13 +1,12 @@
 #include "worker/precision.h"
 #include <stdlib.h>
 
-yx_status precision_create(config_precision precision, config_fp8_recipe recipe, int64_t num_layers,
-                           precision_state *out) {
+yx_status precision_create(config_precision precision, config_fp8_recipe recipe, config_fp8_gradient gradient,
+                           int64_t num_layers, precision_state *out) {
     bool eight = precision == PRECISION_FP8;
     yx_dtype act = precision == PRECISION_FP32 ? YX_F32 : YX_BF16;
-    *out = (precision_state){
-        .act = act, .forward = eight ? YX_E4M3 : act, .gradient = eight ? YX_E5M2 : act, .recipe = recipe};
-    if (recipe == FP8_FORWARD_ONLY) out->gradient = act;
+    *out = (precision_state){.act = act, .forward = eight ? YX_E4M3 : act, .gradient = act, .recipe = recipe};
+    if (eight && recipe != FP8_FORWARD_ONLY) out->gradient = gradient == FP8_GRADIENT_E4M3 ? YX_E4M3 : YX_E5M2;
     if (!eight) return YX_OK;
     out->num_slots = num_layers * OPERANDS_PER_LAYER;
     out->slots = calloc((size_t)out->num_slots, sizeof *out->slots);
@@ -54,7 +53,8 @@ void precision_set_slots(precision_state *p, const config_model *model, const pa
     for (int64_t i = 0; i < p->num_slots; i++) {
         operand_place place = (operand_place)(i % OPERANDS_PER_LAYER);
         yx_scale_slot *slot = &p->slots[i];
-        *slot = (yx_scale_slot){.kind = kind_of(p->recipe, place), .dtype = place >= OPERAND_D_QKV ? YX_E5M2 : YX_E4M3};
+        yx_dtype dtype = precision_dtype(p, place);
+        *slot = (yx_scale_slot){.kind = kind_of(p->recipe, place), .dtype = dtype == p->act ? YX_E5M2 : dtype};
         if (slot->kind != YX_SCALE_NORM) continue;
         param_role role = place == OPERAND_X1 ? PARAM_NORM1 : PARAM_NORM2;
         slot->gamma = params + table->items[param_index(table, role, i / OPERANDS_PER_LAYER)].offset;

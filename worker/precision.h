@@ -25,7 +25,7 @@ enum { PRECISION_MARGIN_BITS = 1 };
 
 typedef struct precision_state {
     yx_dtype act;               // residual stream, activations, embedding
-    yx_dtype forward, gradient; // operands of the block's products: act, or E4M3 / E5M2
+    yx_dtype forward, gradient; // operands of the block's products: act, or 8 bits
     config_fp8_recipe recipe;
     bool *fallback;       // [num_layers] host: layers that multiply in act although the model is 8-bit
     int64_t num_slots;    // 0 unless 8-bit
@@ -36,8 +36,8 @@ typedef struct precision_state {
     uint32_t *saturated;  // [num_slots] device
 } precision_state;
 
-yx_status precision_create(config_precision precision, config_fp8_recipe recipe, int64_t num_layers,
-                           precision_state *out);
+yx_status precision_create(config_precision precision, config_fp8_recipe recipe, config_fp8_gradient gradient,
+                           int64_t num_layers, precision_state *out);
 void precision_free(precision_state *p);
 // Device memory of the scales.
 void precision_layout(precision_state *p, layout *a);

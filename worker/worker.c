@@ -14,6 +14,7 @@ yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, d
                      .adam_steps = options->adam_steps};
     model_options model = {.precision = options->training.precision,
                            .recipe = options->training.fp8_recipe,
+                           .gradient = options->training.fp8_gradient,
                            .max_rows = options->max_micro_tokens,
                            .training = true,
                            .recompute = options->training.recompute,

@@ -63,6 +63,11 @@ yx_status worker_step(yx_worker *w, const worker_source *source, const worker_st
 void worker_set_fallback(yx_worker *w, int64_t layer, bool in_act);
 bool worker_has_fallback(const yx_worker *w, int64_t layer);
 
+// Whether gradients go over the wire in bf16 from now on (training.gradient_wire: auto). Every rank does it before the
+// same step.
+void worker_set_wire(yx_worker *w, bool bf16);
+bool worker_sends_bf16(const yx_worker *w);
+
 // Tensors of the run's state in host memory, for checkpoints: parameters, both moments, scale histories. Names and
 // buffers belong to the worker.
 typedef struct worker_tensor {

@@ -40,10 +40,11 @@ struct yx_worker {
     int64_t num_segments;
     model_hooks hooks;
     double communicating; // seconds that the hooks of a step took
-    void *wire;           // [largest bucket] device, bf16: gradients on their way; NULL: they go as they are
-    int32_t *all_tokens;  // [ranks, max_micro_tokens] device: of the last micro-batch
-    void *all_rows;       // [ranks, max_micro_tokens, rank] device, act: gradients of the embedding's rows
-    int32_t *batch;       // [3, max_micro_tokens] device: token, target, seq_start
+    void *wire;           // [largest bucket] device, bf16: gradients on their way; NULL: they always go as they are
+    bool sends_bf16;
+    int32_t *all_tokens; // [ranks, max_micro_tokens] device: of the last micro-batch
+    void *all_rows;      // [ranks, max_micro_tokens, rank] device, act: gradients of the embedding's rows
+    int32_t *batch;      // [3, max_micro_tokens] device: token, target, seq_start
     int64_t adam_steps;
 
     int32_t *slots[WORKER_SLOTS]; // [3, max_micro_tokens] host

@@ -92,7 +92,7 @@ static yx_status reduce_bucket(yx_worker *w, int64_t i) {
     const param_bucket *b = &w->model->table.buckets[i];
     yx_real *data = w->model->grads + b->begin;
     int64_t all = b->piece * w->model->table.ranks;
-    if (!w->wire) return reduce_pieces(w, data, (size_t)b->piece, REAL);
+    if (!w->sends_bf16) return reduce_pieces(w, data, (size_t)b->piece, REAL);
     YX_CHECK(convert(w, data, YX_F32, w->wire, YX_BF16, all));
     YX_CHECK(reduce_pieces(w, w->wire, (size_t)b->piece, GROUP_BF16));
     YX_CHECK(convert(w, w->wire, YX_BF16, data, YX_F32, all)); // with shards the other pieces are of no use
@@ -175,7 +175,8 @@ yx_status worker_reduce_open(yx_worker *w) {
     size_t rows = (size_t)(w->options.max_micro_tokens * ranks);
     w->hooks = (model_hooks){w, bucket_ready, rows_ready};
     if (ranks == 1) return YX_OK;
-    if (w->options.training.gradient_wire == WIRE_BF16)
+    w->sends_bf16 = w->options.training.gradient_wire == WIRE_BF16;
+    if (w->options.training.gradient_wire != WIRE_FP32)
         YX_CHECK(w->ops->alloc(w->device, (size_t)param_largest_bucket(&m->table) * sizeof(yx_bf16), &w->wire));
     if (!w->ops->host_memory && !w->devices) {
         YX_CHECK(w->ops->alloc_host(w->device, WORKER_STAGING * sizeof(float), (void **)&w->staging));
@@ -190,6 +191,13 @@ yx_status worker_reduce_open(yx_worker *w) {
 fail:
     return status;
 }
+
+void worker_set_wire(yx_worker *w, bool bf16) {
+    if (!w->wire || w->sends_bf16 == bf16) return;
+    w->sends_bf16 = bf16;
+    worker_forget_graphs(w);
+}
+bool worker_sends_bf16(const yx_worker *w) { return w->sends_bf16; }
 
 void worker_reduce_close(yx_worker *w) {
     w->ops->free_host(w->device, w->staging);

@@ -1,12 +1,16 @@
 // RMSNorm, backward: dx = dres + rstd · (gamma · dy − x̂ · mean(gamma · dy · x̂)), dgamma += Σ dy · x̂ with x̂ = s · rstd.
 // Bytes a value: 2 (dy) + 2 (s) + 2 (dres) + 2 (dx) + copies of dx.
 //
-// As in norm.cu a warp has one row at a time in registers, and the next on its way. gamma's gradient: a lane adds up
+// As in norm.cu a warp has one row at a time in registers, and the next on its way. As many blocks as the GPU holds at
+// a time walk over groups of ROWS rows, so that loads never stop while there are rows. gamma's gradient: a lane adds up
 // its columns over the rows of its warp, the block over its warps, a second kernel over the blocks; always in the same
 // order.
 #include "kernels/cuda/tile.cuh"
 
 enum { WARPS = 8, CHUNK = 256, ROWS = 32, SUM_COLS = 32, SUM_PARTS = 8 };
+
+// Blocks that share an SM, by the registers they need.
+__host__ __device__ constexpr int resident(int chunks) { return chunks <= 3 ? 2 : 1; }
 
 // What a warp reads of a row, as it is stored.
 template <int CHUNKS> struct norm_row {
@@ -46,56 +50,67 @@ __device__ __forceinline__ void write_partial(const values8 (&dgamma)[CHUNKS], f
     }
 }
 
+// mean(gamma · dy · x̂) of a row; dgamma += dy · x̂.
+template <int CHUNKS>
+__device__ __forceinline__ float mean_product(const norm_row<CHUNKS> &x, const float *gamma, int cols, int lane,
+                                              values8 (&dgamma)[CHUNKS]) {
+    float mean = 0;
+#pragma unroll
+    for (int k = 0; k < CHUNKS; k++) {
+        const int col = k * CHUNK + lane * 8;
+        if (col >= cols) continue;
+        const values8 s = decode8(x.s[k]), dy = decode8(x.dy[k]), g = load8_fp32(gamma + col);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const float product = dy.v[i] * (s.v[i] * x.rstd);
+            dgamma[k].v[i] += product;
+            mean += g.v[i] * product;
+        }
+    }
+#pragma unroll
+    for (int offset = 16; offset; offset /= 2) mean += __shfl_xor_sync(0xffffffffu, mean, offset);
+    return mean / (float)cols;
+}
+
 template <yx_dtype T, int CHUNKS>
-__global__ void __launch_bounds__(32 * WARPS, CHUNKS <= 3 ? 2 : 1)
+__global__ void __launch_bounds__(32 * WARPS, resident(CHUNKS))
     backward_kernel(yx_norm_backward_args a, float *partials) {
     extern __shared__ uint32_t tile[];
     __shared__ float sums[WARPS * CHUNK];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, cols = (int)a.cols, pitch = tile_pitch(cols);
-    const int64_t first = (int64_t)blockIdx.x * ROWS;
+    const int64_t stride = (int64_t)gridDim.x * ROWS;
     const float scale = quant_scale(a.dx_operand.quant);
-    const bool itself = a.dx_operand.row == a.dx;
+    const bool itself = a.dx_operand.row == a.dx, transposes = T != YX_BF16 && a.dx_operand.col;
     quant_tally seen = {};
     values8 dgamma[CHUNKS] = {};
     norm_row<CHUNKS> next;
-    load_row(next, a, first + warp, lane);
-    for (int row = warp; row < ROWS; row += WARPS) {
-        const int64_t at = (first + row) * cols;
-        const norm_row<CHUNKS> x = next;
-        if (row + WARPS < ROWS) load_row(next, a, first + row + WARPS, lane);
-        float mean = 0;
+    load_row(next, a, (int64_t)blockIdx.x * ROWS + warp, lane);
+    for (int64_t first = (int64_t)blockIdx.x * ROWS; first < a.rows; first += stride) {
+        for (int row = warp; row < ROWS; row += WARPS) {
+            const norm_row<CHUNKS> x = next;
+            const int64_t following = first + (row + WARPS < ROWS ? row + WARPS : stride + warp);
+            if (following < a.rows) load_row(next, a, following, lane);
+            const float mean = mean_product(x, a.gamma, cols, lane, dgamma);
 #pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            const int col = k * CHUNK + lane * 8;
-            if (col >= cols) continue;
-            const values8 s = decode8(x.s[k]), dy = decode8(x.dy[k]), gamma = load8_fp32(a.gamma + col);
+            for (int k = 0; k < CHUNKS; k++) {
+                const int col = k * CHUNK + lane * 8;
+                const int64_t at = (first + row) * cols + col;
+                if (col >= cols) continue;
+                const values8 s = decode8(x.s[k]), dy = decode8(x.dy[k]), gamma = load8_fp32(a.gamma + col);
+                values8 dx = a.dres ? decode8(x.dres[k]) : values8{};
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                const float product = dy.v[i] * (s.v[i] * x.rstd);
-                dgamma[k].v[i] += product;
-                mean += gamma.v[i] * product;
+                for (int i = 0; i < 8; i++) dx.v[i] += x.rstd * (gamma.v[i] * dy.v[i] - s.v[i] * x.rstd * mean);
+                if (!itself) store8(a.dx, at, dx);
+                put_operand8<T, ROWS>(a.dx_operand, at, dx, scale, tile, pitch, row, col, seen);
             }
         }
-#pragma unroll
-        for (int offset = 16; offset; offset /= 2) mean += __shfl_xor_sync(0xffffffffu, mean, offset);
-        mean /= (float)cols;
-#pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            const int col = k * CHUNK + lane * 8;
-            if (col >= cols) continue;
-            const values8 s = decode8(x.s[k]), dy = decode8(x.dy[k]), gamma = load8_fp32(a.gamma + col);
-            values8 dx = a.dres ? decode8(x.dres[k]) : values8{};
-#pragma unroll
-            for (int i = 0; i < 8; i++) dx.v[i] += x.rstd * (gamma.v[i] * dy.v[i] - s.v[i] * x.rstd * mean);
-            if (!itself) store8(a.dx, at + col, dx);
-            put_operand8<T, ROWS>(a.dx_operand, at + col, dx, scale, tile, pitch, row, col, seen);
-        }
+        if (!transposes) continue;
+        __syncthreads();
+        tile_store_transposed<ROWS>(tile, pitch, cols, (uint8_t *)a.dx_operand.col + first, a.rows);
+        __syncthreads(); // before the next group's codes
     }
     tally_record(seen, a.dx_operand.quant);
     if (partials) write_partial(dgamma, sums, partials + (int64_t)blockIdx.x * cols, cols);
-    if (T == YX_BF16 || !a.dx_operand.col) return;
-    __syncthreads();
-    tile_store_transposed<ROWS>(tile, pitch, cols, (uint8_t *)a.dx_operand.col + first, a.rows);
 }
 
 // dgamma[col] += the blocks' partial sums: SUM_PARTS threads a column take every SUM_PARTS-th block, then one adds
@@ -124,9 +139,10 @@ size_t cuda_norm_workspace(const yx_device *, const yx_workspace_query *q) {
 }
 
 template <yx_dtype T, int CHUNKS>
-static yx_status launch(cudaStream_t stream, const yx_norm_backward_args *a, float *partials) {
+static yx_status launch(const yx_device *d, cudaStream_t stream, const yx_norm_backward_args *a, float *partials) {
     int shared = a->dx_operand.col ? ROWS * tile_pitch((int)a->cols) : 0;
-    int blocks = (int)(a->rows / ROWS);
+    int groups = (int)(a->rows / ROWS), most = d->properties.multiProcessorCount * resident(CHUNKS);
+    int blocks = groups < most ? groups : most;
     if (shared + (int)sizeof(float) * WARPS * CHUNK > CUDA_MAX_SHARED)
         return yx_fail(YX_ERR_CONFIG, "norm_backward: 8-bit operands of %lld columns do not fit a block's memory",
                        (long long)a->cols);
@@ -141,13 +157,14 @@ static yx_status launch(cudaStream_t stream, const yx_norm_backward_args *a, flo
 }
 
 template <yx_dtype T>
-static yx_status launch_chunks(cudaStream_t stream, const yx_norm_backward_args *a, float *partials) {
+static yx_status launch_chunks(const yx_device *d, cudaStream_t stream, const yx_norm_backward_args *a,
+                               float *partials) {
     int64_t chunks = cuda_ceil_div(a->cols, CHUNK);
-    return chunks <= 1   ? launch<T, 1>(stream, a, partials)
-           : chunks <= 2 ? launch<T, 2>(stream, a, partials)
-           : chunks <= 3 ? launch<T, 3>(stream, a, partials)
-           : chunks <= 4 ? launch<T, 4>(stream, a, partials)
-                         : launch<T, 6>(stream, a, partials);
+    return chunks <= 1   ? launch<T, 1>(d, stream, a, partials)
+           : chunks <= 2 ? launch<T, 2>(d, stream, a, partials)
+           : chunks <= 3 ? launch<T, 3>(d, stream, a, partials)
+           : chunks <= 4 ? launch<T, 4>(d, stream, a, partials)
+                         : launch<T, 6>(d, stream, a, partials);
 }
 
 yx_status cuda_norm_backward(yx_device *d, yx_stream *s, const yx_norm_backward_args *a) {
@@ -164,6 +181,6 @@ yx_status cuda_norm_backward(yx_device *d, yx_stream *s, const yx_norm_backward_
         if (status != YX_OK) return status;
         lay_out(a->rows, a->cols, d->workspace, &partials);
     }
-    WITH_OPERAND_TYPE(a->dx_operand.dtype, status = launch_chunks<T>(cuda_stream(d, s), a, partials));
+    WITH_OPERAND_TYPE(a->dx_operand.dtype, status = launch_chunks<T>(d, cuda_stream(d, s), a, partials));
     return status;
 }
