@@ -305,13 +305,15 @@ class Continue(unittest.TestCase):
                 "--validation-fraction", "0.05")
             self.assertFalse(os.path.exists(f"{folder}/data-{name}/tokenizer/training"))
             keys = ("--set", "model.vocab_size=1200", "--set", f"data.tokenizer={folder}/{name}", "--set", f"data.path={folder}/data-{{tokenizer}}")
-            run("train", "--config", config, *keys, "--set", f"run_dir={folder}/run-{name}", "--max-steps", 3, check=75)
+            keys = (*keys, "--set", f"run_dir={folder}/run-{name}")
+            run("train", "--config", config, *keys, "--max-steps", 3, check=75)
             steps = run_fixture.log(f"{folder}/run-{name}")
             self.assertEqual([s["step"] for s in steps], [1, 2, 3])
             self.assertTrue(all(0 < s["loss"] < 10 for s in steps))
             first_losses.add(steps[0]["loss"])
         self.assertEqual(len(first_losses), 2)
-        wrong = run("train", "--config", config, "--set", "model.vocab_size=1200", "--set", f"data.tokenizer={folder}/early", "--set", f"data.path={folder}/data-late", check=5)
+        keys = ("--set", "model.vocab_size=1200", "--set", f"data.tokenizer={folder}/early", "--set", f"data.path={folder}/data-late")
+        wrong = run("train", "--config", config, *keys, check=5)
         self.assertIn("tokenizer", wrong.stderr)
 
 
