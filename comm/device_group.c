@@ -106,7 +106,7 @@ fail:
 
 void device_group_close(device_group *d) {
     if (!d) return;
-    d->module->leave(d->comm);
+    if (d->comm) d->module->leave(d->comm);
     free(d);
 }
 
@@ -127,6 +127,8 @@ yx_status device_group_all_gather(device_group *d, void *data, size_t bytes_each
 yx_status device_group_check(device_group *d) {
     yx_status status = d->module->check(d->comm);
     if (status == YX_OK) status = group_check(d->group);
-    if (status != YX_OK) d->module->abort(d->comm); // what is queued would wait for ever
+    if (status == YX_OK) return YX_OK;
+    d->module->abort(d->comm); // what is queued would wait for ever
+    d->comm = NULL;
     return status;
 }
