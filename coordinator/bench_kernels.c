@@ -257,7 +257,8 @@ static yx_status open_model(bench *b) {
     const config_training *t = &b->config->training;
     precision_state *p = &b->model.precision;
     b->model.config = &b->config->model;
-    yx_status status = precision_create(t->precision, t->fp8_recipe, t->fp8_gradient, b->config->model.num_layers, p);
+    precision_options options = precision_of(t);
+    yx_status status = precision_create(&options, b->config->model.num_layers, p);
     b->out->act = p->act, b->out->forward = p->forward, b->out->gradient = p->gradient;
     b->out->error_bound = p->act == YX_F32 ? 1e-5 : 5e-3; // of one rounding to bf16 half a percent is plenty
     b->out->flush_bytes = FLUSH_BYTES;

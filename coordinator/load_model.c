@@ -52,7 +52,7 @@ yx_status load_model(const char *path, const yx_ops *ops, yx_device *device, int
     if (p == PRECISION_FP8) p = PRECISION_BF16;
     if (max_rows < loaded_model_seq_len(out)) max_rows = loaded_model_seq_len(out);
     max_rows = (max_rows + 127) / 128 * 128;
-    model_options options = {.precision = p, .max_rows = max_rows};
+    model_options options = {.precision = {.precision = p}, .max_rows = max_rows};
     YX_CHECK(model_create(ops, device, &out->config.model, &options, &out->model));
     YX_CHECK(read_parameters(out));
     return YX_OK;

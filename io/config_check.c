@@ -25,7 +25,9 @@ static yx_status fail_at_stage(const config_node *root, int64_t stage, const cha
 }
 
 // The matrix products of 8-bit floats take sizes in sixteens only (cuBLASLt).
-static yx_status check_fp8(const config_node *root, const config_model *m) {
+static yx_status check_fp8(const config_node *root, const yx_config *c) {
+    const config_model *m = &c->model;
+    const config_training *t = &c->training;
     const struct {
         const char *path;
         int64_t size;
@@ -39,6 +41,11 @@ static yx_status check_fp8(const config_node *root, const config_model *m) {
             return fail_at(root, widths[i].path,
                            "%s makes a matrix of width %" PRId64 "; precision fp8 needs multiples of %d",
                            widths[i].path, widths[i].size, FP8_MULTIPLE);
+    if (t->bf16_layers_at_start + t->bf16_layers_at_end >= m->num_layers)
+        return fail_at(root, "training.bf16_layers_at_start",
+                       "training.bf16_layers_at_start and bf16_layers_at_end leave none of the %" PRId64
+                       " layers in 8 bits; say precision: bf16",
+                       m->num_layers);
     return YX_OK;
 }
 
@@ -50,7 +57,7 @@ static yx_status check_model(const config_node *root, const yx_config *c) {
                        ") is not a multiple of model.num_key_value_heads (%" PRId64
                        "); every key/value head serves the same number of query heads",
                        m->num_attention_heads, m->num_key_value_heads);
-    return c->training.precision == PRECISION_FP8 ? check_fp8(root, m) : YX_OK;
+    return c->training.precision == PRECISION_FP8 ? check_fp8(root, c) : YX_OK;
 }
 
 static yx_status check_seq_len(const config_node *root, const yx_config *c, int64_t stage) {

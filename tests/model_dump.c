@@ -118,8 +118,8 @@ int main(int argc, char **argv) {
                       .rope_theta = 10000,
                       .rms_norm_eps = 1e-5,
                       .initializer_range = 0.02};
-    model_options options = {.precision = (config_precision)index_of(argv[11], precisions),
-                             .recipe = argc > 13 ? (config_fp8_recipe)index_of(argv[13], recipes) : 0,
+    model_options options = {.precision = {.precision = (config_precision)index_of(argv[11], precisions),
+                                           .recipe = argc > 13 ? (config_fp8_recipe)index_of(argv[13], recipes) : 0},
                              .max_rows = atoll(argv[10]),
                              .training = true,
                              .recompute = argc > 14};

@@ -14,7 +14,7 @@ static yx_status write_params(const yx_config *c, const char *folder) {
     yx_device *device = NULL;
     yx_model *m = NULL;
     const yx_ops *ops = kernels_cpu();
-    model_options options = {.precision = PRECISION_FP32, .max_rows = 128};
+    model_options options = {.precision = {.precision = PRECISION_FP32}, .max_rows = 128};
     snprintf(path, sizeof path, "%s/params.bin", folder);
     FILE *file = fopen(path, "wb");
     if (!file) return yx_fail_errno("cannot create %s", path);

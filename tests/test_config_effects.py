@@ -252,6 +252,17 @@ def fp8_gradient(runs):
     assert a[0] == b[0] and a[1:] != b[1:] and np.allclose(a, b, atol=0.02), (a, b)
 
 
+@proves("training.bf16_layers_at_start", "training.bf16_layers_at_end")
+def bf16_layers(runs):
+    """One layer or the other in bf16: the scales of the other alone count, and the loss lies by that of bf16."""
+    every, start, end = (runs.train("training.precision=fp8", *more, steps=3) for more in
+                         ((), ("training.bf16_layers_at_start=1",), ("training.bf16_layers_at_end=1",)))
+    bf16 = runs.train("training.precision=bf16", steps=3)
+    same_tokens(every, start, end, bf16)
+    losses = [r.losses() for r in (every, start, end, bf16)]
+    assert len({tuple(l) for l in losses}) == 4 and np.allclose(losses[3], losses[:3], atol=0.02), losses
+
+
 @proves("training.fp8_fallback")
 def fp8_fallback(runs):
     """A rate that makes activations grow faster than their scales: what clips goes on in bf16, unless that is turned off; a resumed

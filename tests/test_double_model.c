@@ -102,10 +102,11 @@ static void check_model(int64_t heads, int64_t kv_heads, const int *lengths) {
                       .rms_norm_eps = 1e-5,
                       .initializer_range = 0.3};
     assert_int_equal(ops->open(0, NULL, &device), YX_OK);
-    assert_int_equal(model_create(ops, device, &c,
-                                  &(model_options){.precision = PRECISION_FP32, .max_rows = ROWS, .training = true},
-                                  &f.model),
-                     YX_OK);
+    assert_int_equal(
+        model_create(ops, device, &c,
+                     &(model_options){.precision = {.precision = PRECISION_FP32}, .max_rows = ROWS, .training = true},
+                     &f.model),
+        YX_OK);
     yx_model *m = f.model;
     assert_int_equal(model_init(m, 3), YX_OK);
     for (int64_t i = 0; i < m->table.count; i++) // gains away from 1

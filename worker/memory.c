@@ -17,9 +17,7 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
     model_sizes s;
     int n = 0;
     *out = (memory_report){.micro_tokens = micro_tokens};
-    model_options options = {.precision = config->training.precision,
-                             .recipe = config->training.fp8_recipe,
-                             .gradient = config->training.fp8_gradient,
+    model_options options = {.precision = precision_of(&config->training),
                              .max_rows = micro_tokens,
                              .training = true,
                              .recompute = config->training.recompute,

@@ -238,8 +238,7 @@ static yx_status prepare(yx_model *m, const yx_ops *ops, yx_device *device, cons
                     .training = options->training,
                     .recompute = options->training && options->recompute};
     YX_CHECK(param_table_create(config, options->ranks, options->bucket_bytes, &m->table));
-    YX_CHECK(
-        precision_create(options->precision, options->recipe, options->gradient, config->num_layers, &m->precision));
+    YX_CHECK(precision_create(&options->precision, config->num_layers, &m->precision));
     m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
     if (!m->layers) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %lld layers", (long long)config->num_layers);
     measure(m);

@@ -53,9 +53,7 @@ typedef enum model_pass {
 } model_pass;
 
 typedef struct model_options {
-    config_precision precision;
-    config_fp8_recipe recipe;
-    config_fp8_gradient gradient;
+    precision_options precision;
     int64_t max_rows; // of a micro-batch
     bool training, recompute;
     int ranks;            // that sum gradients (0: one)

@@ -1,12 +1,25 @@
 #include "worker/precision.h"
 #include <stdlib.h>
 
-yx_status precision_create(config_precision precision, config_fp8_recipe recipe, config_fp8_gradient gradient,
-                           int64_t num_layers, precision_state *out) {
-    bool eight = precision == PRECISION_FP8;
-    yx_dtype act = precision == PRECISION_FP32 ? YX_F32 : YX_BF16;
-    *out = (precision_state){.act = act, .forward = eight ? YX_E4M3 : act, .gradient = act, .recipe = recipe};
-    if (eight && recipe != FP8_FORWARD_ONLY) out->gradient = gradient == FP8_GRADIENT_E4M3 ? YX_E4M3 : YX_E5M2;
+precision_options precision_of(const config_training *training) {
+    return (precision_options){.precision = training->precision,
+                               .recipe = training->fp8_recipe,
+                               .gradient = training->fp8_gradient,
+                               .act_at_start = training->bf16_layers_at_start,
+                               .act_at_end = training->bf16_layers_at_end};
+}
+
+yx_status precision_create(const precision_options *options, int64_t num_layers, precision_state *out) {
+    bool eight = options->precision == PRECISION_FP8;
+    yx_dtype act = options->precision == PRECISION_FP32 ? YX_F32 : YX_BF16;
+    *out = (precision_state){.act = act,
+                             .forward = eight ? YX_E4M3 : act,
+                             .gradient = act,
+                             .recipe = options->recipe,
+                             .first = options->act_at_start,
+                             .end = num_layers - options->act_at_end};
+    if (eight && options->recipe != FP8_FORWARD_ONLY)
+        out->gradient = options->gradient == FP8_GRADIENT_E4M3 ? YX_E4M3 : YX_E5M2;
     if (!eight) return YX_OK;
     out->num_slots = num_layers * OPERANDS_PER_LAYER;
     out->slots = calloc((size_t)out->num_slots, sizeof *out->slots);
@@ -38,7 +51,7 @@ yx_dtype precision_dtype(const precision_state *p, operand_place place) {
 
 bool precision_in_act(const precision_state *p, int64_t layer, bool backward) {
     if (!p->num_slots) return false;
-    return p->fallback[layer] || (backward && p->recipe == FP8_FORWARD_ONLY);
+    return layer < p->first || layer >= p->end || p->fallback[layer] || (backward && p->recipe == FP8_FORWARD_ONLY);
 }
 
 static yx_scale_kind kind_of(config_fp8_recipe recipe, operand_place place) {

@@ -23,11 +23,19 @@ typedef enum operand_place { // one of each per layer
 
 enum { PRECISION_MARGIN_BITS = 1 };
 
+typedef struct precision_options {
+    config_precision precision;
+    config_fp8_recipe recipe;
+    config_fp8_gradient gradient;
+    int64_t act_at_start, act_at_end; // layers of an 8-bit model whose products are in act
+} precision_options;
+
 typedef struct precision_state {
     yx_dtype act;               // residual stream, activations, embedding
     yx_dtype forward, gradient; // operands of the block's products: act, or 8 bits
     config_fp8_recipe recipe;
-    bool *fallback;       // [num_layers] host: layers that multiply in act although the model is 8-bit
+    int64_t first, end;   // layers first … end − 1 multiply in 8 bits
+    bool *fallback;       // [num_layers] host: of these, layers that multiply in act all the same
     int64_t num_slots;    // 0 unless 8-bit
     yx_scale_slot *slots; // [num_slots] host
     float *scale, *amax;  // [num_slots] device
@@ -36,8 +44,8 @@ typedef struct precision_state {
     uint32_t *saturated;  // [num_slots] device
 } precision_state;
 
-yx_status precision_create(config_precision precision, config_fp8_recipe recipe, config_fp8_gradient gradient,
-                           int64_t num_layers, precision_state *out);
+precision_options precision_of(const config_training *training);
+yx_status precision_create(const precision_options *options, int64_t num_layers, precision_state *out);
 void precision_free(precision_state *p);
 // Device memory of the scales.
 void precision_layout(precision_state *p, layout *a);

@@ -12,9 +12,7 @@ yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, d
                      .group = group,
                      .devices = devices,
                      .adam_steps = options->adam_steps};
-    model_options model = {.precision = options->training.precision,
-                           .recipe = options->training.fp8_recipe,
-                           .gradient = options->training.fp8_gradient,
+    model_options model = {.precision = precision_of(&options->training),
                            .max_rows = options->max_micro_tokens,
                            .training = true,
                            .recompute = options->training.recompute,
