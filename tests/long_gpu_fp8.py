@@ -41,13 +41,17 @@ def skip(why):
     sys.exit(77)
 
 
-def need_gpu():
+def count_gpus():
     try:
         count = ctypes.c_int()
         driver = ctypes.CDLL("libcuda.so.1")
-        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-            skip("no GPU")
+        return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
     except OSError:
+        return 0
+
+
+def need_gpu():
+    if not count_gpus():
         skip("no GPU")
 
 
