@@ -2,15 +2,21 @@
 #include "comm/device_module.h"
 #include "comm/module.h"
 #include "common/log.h"
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { SECONDS_TO_END = 30 }; // after a failure
 
 struct device_group {
     yx_group *group;
     const device_module *module;
     void *comm;
     bool direct;
+    bool aborted;
+    pthread_t leaving;
 };
 
 // --- Which GPUs
@@ -106,7 +112,9 @@ fail:
 
 void device_group_close(device_group *d) {
     if (!d) return;
-    if (d->comm) d->module->leave(d->comm);
+    if (group_failed_rank(d->group) >= 0) device_group_fail(d, YX_ERR_COMM); // leaving orderly takes all
+    if (d->aborted) pthread_join(d->leaving, NULL);
+    else d->module->leave(d->comm);
     free(d);
 }
 
@@ -124,11 +132,43 @@ yx_status device_group_all_gather(device_group *d, void *data, size_t bytes_each
     return d->module->all_gather(d->comm, group_rank(d->group), data, bytes_each, stream);
 }
 
+// --- Failure
+// In a thread of its own: the exchanges under way end at once, but it returns only when the graphs that recorded some
+// are gone, which their owner destroys as it ends.
+static void *abort_comm(void *argument) {
+    device_group *d = argument;
+    d->module->abort(d->comm);
+    return NULL;
+}
+
+typedef struct last_words {
+    yx_group *group;
+    yx_status status;
+    char message[1024];
+    pthread_t thread;
+} last_words;
+static void *end_in_time(void *argument) {
+    last_words *w = argument;
+    sleep(SECONDS_TO_END);
+    yx_error("%s (ended by force: the GPU did not come to rest)", w->message);
+    group_abort(w->group, (int)w->status);
+    return NULL;
+}
+
+void device_group_fail(device_group *d, yx_status status) {
+    last_words *w = d->aborted ? NULL : calloc(1, sizeof *w); // for as long as the process lives
+    if (d->aborted) return;
+    if (w) {
+        *w = (last_words){.group = d->group, .status = status};
+        snprintf(w->message, sizeof w->message, "%s", yx_message());
+        if (pthread_create(&w->thread, NULL, end_in_time, w) == 0) pthread_detach(w->thread);
+    }
+    d->aborted = pthread_create(&d->leaving, NULL, abort_comm, d) == 0;
+}
+
 yx_status device_group_check(device_group *d) {
     yx_status status = d->module->check(d->comm);
     if (status == YX_OK) status = group_check(d->group);
-    if (status == YX_OK) return YX_OK;
-    d->module->abort(d->comm); // what is queued would wait for ever
-    d->comm = NULL;
+    if (status != YX_OK) device_group_fail(d, status); // what is queued would wait for ever
     return status;
 }

@@ -13,7 +13,8 @@ typedef struct device_module {
     yx_status (*join)(const char *id, int rank, int size, int device, int blocks, void **comm);
     bool (*reaches)(int device, int other); // two of this host: each other's memory, without the host's
     void (*leave)(void *comm);
-    void (*abort)(void *comm);      // without the others
+    // Without the others: what is queued ends; returns when no graph that recorded exchanges is left.
+    void (*abort)(void *comm);
     yx_status (*check)(void *comm); // what failed in the background
     yx_status (*all_reduce)(void *comm, void *data, size_t count, group_type type, group_op op, void *stream);
     // data: [size, count_each]; part `rank` of it becomes the sum of all ranks'.

@@ -2,6 +2,7 @@
 // rows gathered, and with a sharded optimizer (ZeRO stage 1) each rank's piece of every bucket only, whose updated
 // parameters the others then receive.
 #include "worker/worker_private.h"
+#include <sys/prctl.h>
 #include <time.h>
 
 static const group_type REAL = sizeof(yx_real) == sizeof(float) ? GROUP_F32 : GROUP_F64;
@@ -182,6 +183,7 @@ yx_status worker_reduce_open(yx_worker *w) {
         YX_CHECK(w->ops->alloc_host(w->device, WORKER_STAGING * sizeof(float), (void **)&w->staging));
         return YX_OK;
     }
+    prctl(PR_SET_TIMERSLACK, 1000L); // nanoseconds: worker_wait naps
     YX_CHECK(w->ops->stream_create(w->device, &w->exchange));
     YX_CHECK(w->ops->event_create(w->device, &w->ready));
     YX_CHECK(w->ops->event_create(w->device, &w->arrived));

@@ -260,5 +260,6 @@ yx_status worker_step(yx_worker *w, const worker_source *source, const worker_st
     out->compute = now() - start - out->communicate - out->data_wait;
     if (w->devices) read_clocks(w->readback->scalars.clocks, out);
 fail:
+    if (status != YX_OK && w->devices) device_group_fail(w->devices, status);
     return status;
 }
