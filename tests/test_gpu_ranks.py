@@ -1,7 +1,7 @@
 """Several GPUs of one host, one rank on each: the losses of one GPU on the same tokens; two runs give the same bits; and on two GPUs,
-where a sum has one order only, so does a sharded optimizer (ZeRO stage 1). The published 197M model on the shards in YX_DATA (a folder
+where a sum has one order only, so does a sharded optimizer (ZeRO stage 1); a rank that is killed ends the others, which name it. The published 197M model on the shards in YX_DATA (a folder
 `yxanul prepare` wrote); without it, or with --size tiny, a small model on made-up text. --device cpu --gpus 2 runs the same there."""
-import argparse, os, subprocess, sys, tempfile
+import argparse, os, subprocess, sys, tempfile, time
 from run_fixture import BINARY, log
 from long_gpu_fp8 import common_options, count_gpus, find_data, need_gpu, parse, skip
 from test_gpu_run import bits, configure
@@ -9,13 +9,17 @@ from test_gpu_run import bits, configure
 NATS = 2e-3  # between the losses of one GPU and of several
 
 
-def train(folder, gpus, *settings):
-    """The run of folder/config.yaml on so many ranks, which meet by a file (no MPI is needed)."""
+def start(folder, gpus, *settings):
+    """The ranks of folder/config.yaml's run, which meet by a file (no MPI is needed)."""
     command = [BINARY, "train", "--config", f"{folder}/config.yaml", *(word for s in settings for word in ("--set", s))]
-    ranks = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(f"{folder}/errors-{r}.txt", "w"),
-                              env={**os.environ, "YX_RANK": str(r), "YX_RANKS": str(gpus), "YX_RENDEZVOUS": f"file:{folder}/meet"}
-                              if gpus > 1 else None)
-             for r in range(gpus)]
+    return [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(f"{folder}/errors-{r}.txt", "w"),
+                             env={**os.environ, "YX_RANK": str(r), "YX_RANKS": str(gpus), "YX_RENDEZVOUS": f"file:{folder}/meet"}
+                             if gpus > 1 else None)
+            for r in range(gpus)]
+
+
+def train(folder, gpus, *settings):
+    ranks = start(folder, gpus, *settings)
     codes = [p.wait() for p in ranks]
     if any(codes):
         sys.exit(f"{folder}: exit codes {codes}\n" + "".join(open(f"{folder}/errors-{r}.txt").read() for r in range(gpus)))
@@ -26,8 +30,9 @@ def compare_losses(precision, gpus, one, several):
     assert [s["token_hash"] for s in one] == [s["token_hash"] for s in several], "other tokens"
     gaps = [abs(a["loss"] - b["loss"]) for a, b in zip(one, several)]
     worst = max(range(len(gaps)), key=gaps.__getitem__)
-    assert gaps[worst] <= NATS, (precision, worst + 1, gaps[worst])
-    print(f"{precision}: {gpus} GPUs, {len(gaps)} steps: the tokens of one, losses within {gaps[worst]:.1e} nats (step {worst + 1})", flush=True)
+    print(f"{precision}: {gpus} GPUs, {len(gaps)} steps: the tokens of one, losses within {gaps[worst]:.1e} nats (step {worst + 1}; the "
+          f"first: {gaps[0]:.1e}); {one[0]['loss']:.3f} -> {one[-1]['loss']:.3f}", flush=True)
+    assert gaps[worst] <= NATS, f"more than {NATS} nats: " + " ".join(f"{g:.1e}" for g in gaps)
 
 
 def check(folder, args, data, precision):
@@ -38,7 +43,8 @@ def check(folder, args, data, precision):
     for name, how in kinds.items():
         runs[name] = f"{folder}/{precision}-{name}"
         configure(runs[name], args, data, precision, args.step_tokens)
-        train(runs[name], *how)
+        # Micro-batches of one size on one GPU and on several: then only the order of the gradients' sums is another.
+        train(runs[name], *how, f"training.micro_batch_tokens={max(args.step_tokens // args.gpus, 512)}", "training.learning_rate=6e-5")
     first = bits(runs["first"])
     for name in ("again", "sharded"):
         if name not in runs:
@@ -49,6 +55,21 @@ def check(folder, args, data, precision):
     link, = log(f"{runs['first']}/run", "link")
     print(f"   by {link['exchange']}, {'direct' if link['direct'] else 'through the host'}, {link['bytes_per_second'] / 1e9:.1f} GB/s")
     compare_losses(precision, args.gpus, log(f"{runs['one']}/run"), log(f"{runs['first']}/run"))
+
+
+def check_lost(folder, args, data):
+    """The last rank is killed in the middle of a run."""
+    configure(folder, args, data, "bf16", args.step_tokens)
+    ranks = start(folder, args.gpus, "training.total_tokens=2e9")
+    while not os.path.exists(f"{folder}/run/log.jsonl") or len(log(f"{folder}/run")) < 20:
+        assert ranks[0].poll() is None, open(f"{folder}/errors-0.txt").read()
+        time.sleep(0.2)
+    ranks[-1].kill()
+    begun = time.time()
+    codes = [p.wait(timeout=60) for p in ranks[:-1]]
+    message = open(f"{folder}/errors-0.txt").read().strip().splitlines()[-1]
+    assert all(codes) and f"rank {args.gpus - 1}" in message, (codes, message)
+    print(f"rank {args.gpus - 1} killed: the others end after {time.time() - begun:.1f} s with {codes}: {message}", flush=True)
 
 
 def main():
@@ -69,6 +90,7 @@ def main():
         data = find_data(args, folder)
         for precision in args.precision:
             check(folder, args, data, precision)
+        check_lost(f"{folder}/lost", args, data)
     print("ok")
 
 
