@@ -7,7 +7,10 @@ static const yx_ops *cpu;
 static yx_device *cpu_device;
 static void *cpu_workspace;
 
-enum { MOST_ROWS = 16512 }; // more than the resident blocks of a large GPU take at once
+enum {
+    MOST_ROWS = 16512,       // more than the resident blocks of a large GPU take at once
+    MOST_EMBED_ROWS = 65664, // those of several ranks: more than one row for each thread that sorts
+};
 static int open_all(void **state) {
     (void)state;
     yx_workspace_query query = {.rows = MOST_ROWS,
@@ -18,6 +21,7 @@ static int open_all(void **state) {
                                 .intermediate = 2048,
                                 .rank = 128,
                                 .vocab = 200005,
+                                .embed_rows = MOST_EMBED_ROWS,
                                 .act = YX_BF16};
     open_devices(&query);
     omp_set_num_threads(omp_get_num_procs());
@@ -338,11 +342,36 @@ static void matmul(void **state) {
 }
 
 // --- Embedding
+static int by_word(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+// dE, added to in the GPU's order: the rows by word, in pieces of 32; the sums of a word's pieces one after another,
+// and what is there before plus that.
+static void add_by_pieces(const yx_embed_backward_args *a, yx_real *dE) {
+    int64_t n = a->rows, *word_row = host((size_t)n * sizeof *word_row);
+    for (int64_t i = 0; i < n; i++) word_row[i] = (int64_t)a->token[i] << 32 | i;
+    qsort(word_row, (size_t)n, sizeof *word_row, by_word);
+    float *dz = wide(a->dz, n * a->rank);
+    for (int64_t begin = 0, end; begin < n; begin = end) {
+        int64_t word = word_row[begin] >> 32;
+        for (end = begin + 1; end < n && word_row[end] >> 32 == word;) end++;
+        for (int64_t col = 0; col < a->rank; col++) {
+            float sum = 0, piece = 0;
+            for (int64_t i = begin; i < end; i++) {
+                piece += dz[(word_row[i] & INT32_MAX) * a->rank + col];
+                if (i + 1 == end || (i + 1) % 32 == 0) sum += piece, piece = 0;
+            }
+            dE[word * a->rank + col] += sum;
+        }
+    }
+}
 static void embedding(void **state) {
     (void)state;
-    static const int64_t shapes[][3] = {
-        {128, 64, 5}, {1024, 128, 200005}, {4096, 128, 40}, {4096, 128, 3000}, {512, 256, 1}};
-    for (int s = 0; s < 5; s++) {
+    static const int64_t shapes[][3] = {{128, 64, 5},      {1024, 128, 200005}, {4096, 128, 40},
+                                        {4096, 128, 3000}, {512, 256, 1},       {1, 32, 2},
+                                        {31, 512, 600},    {5001, 96, 50257},   {MOST_EMBED_ROWS, 32, 200005}};
+    for (int s = 0; s < (int)(sizeof shapes / sizeof *shapes); s++) {
         int64_t rows = shapes[s][0], rank = shapes[s][1], vocab = shapes[s][2];
         int32_t *token = take((size_t)rows * 4);
         // A third of the rows are one word: runs longer than any piece.
@@ -360,9 +389,12 @@ static void embedding(void **state) {
         b.dE = track(take_random(YX_F32, vocab * rank, 1), bytes);
         yx_embed_backward_args c = b;
         c.dE = host_copy(b.dE, bytes);
+        yx_real *in_order = host_copy(b.dE, bytes);
         RUN(embed_backward, &b);
         ON_CPU(embed_backward, &c);
         close_to("dE", YX_F32, b.dE, c.dE, vocab * rank, 1e-6);
+        add_by_pieces(&b, in_order);
+        assert_memory_equal(b.dE, in_order, bytes);
         release_hosts();
     }
 }
