@@ -76,10 +76,10 @@ def weak(args, tokens, numbers):
     chosen = ",".join(map(str, sorted(numbers)))
     one = alone(args, settings(1), chosen)
     for gpus in args.gpus:
-        kinds = {"": ((), {})}
+        half, apart = ("training.gradient_wire=bf16",), {"NCCL_P2P_DISABLE": "1"}
+        kinds = {"": ((), {}), "bf16 wire": (half, {})}
         if tokens == args.tokens[0] and args.device == "cuda":
-            kinds["no P2P"] = ((), {"NCCL_P2P_DISABLE": "1"})
-            kinds["no P2P, bf16 wire"] = (("training.gradient_wire=bf16",), {"NCCL_P2P_DISABLE": "1"})
+            kinds.update({"no P2P": ((), apart), "no P2P, bf16 wire": (half, apart)})
         for kind, (more, environment) in kinds.items():
             several = bench(args, gpus, [*settings(gpus), *more], chosen, **environment)
             for a, b in zip(one, several):

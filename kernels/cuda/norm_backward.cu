@@ -7,7 +7,7 @@
 // order.
 #include "kernels/cuda/tile.cuh"
 
-enum { WARPS = 8, CHUNK = 256, ROWS = 32, SUM_COLS = 32, SUM_PARTS = 8 };
+enum { WARPS = 8, CHUNK = 256, ROWS = 32, SUM_COLS = 32, SUM_PARTS = 32 };
 
 // Blocks that share an SM, by the registers they need.
 __host__ __device__ constexpr int resident(int chunks) { return chunks <= 3 ? 2 : 1; }
@@ -115,10 +115,11 @@ __global__ void __launch_bounds__(32 * WARPS, resident(CHUNKS))
 
 // dgamma[col] += the blocks' partial sums: SUM_PARTS threads a column take every SUM_PARTS-th block, then one adds
 // them.
-__global__ void sum_partials(const float *partials, int blocks, int cols, float *dgamma) {
+__global__ void __launch_bounds__(SUM_COLS *SUM_PARTS) sum_partials(const float *partials, int blocks, int cols, float *dgamma) {
     __shared__ float parts[SUM_PARTS][SUM_COLS];
     const int col = blockIdx.x * SUM_COLS + threadIdx.x;
     float sum = 0;
+#pragma unroll 8
     for (int b = threadIdx.y; b < blocks; b += SUM_PARTS) sum += partials[(int64_t)b * cols + col];
     parts[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
