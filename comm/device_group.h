@@ -25,7 +25,7 @@ yx_status device_group_all_gather(device_group *d, void *data, size_t bytes_each
 // Whether an exchange failed in the background, or another rank has ended: call it while waiting for the device. A
 // failure is passed to device_group_fail.
 yx_status device_group_check(device_group *d);
-// This rank gives up, with `status` and its message: nothing that is queued waits for the others any more. What recorded
-// exchanges is to be destroyed before device_group_close. A process that has not ended half a minute later (a GPU that
-// does not come to rest) is ended with the message and the code.
+// This rank gives up, with `status` and its message: nothing that is queued waits for the others any more. What
+// recorded exchanges is to be destroyed before device_group_close. A process that has not ended half a minute later (a
+// GPU that does not come to rest) is ended with the message and the code.
 void device_group_fail(device_group *d, yx_status status);

@@ -115,7 +115,8 @@ __global__ void __launch_bounds__(32 * WARPS, resident(CHUNKS))
 
 // dgamma[col] += the blocks' partial sums: SUM_PARTS threads a column take every SUM_PARTS-th block, then one adds
 // them.
-__global__ void __launch_bounds__(SUM_COLS *SUM_PARTS) sum_partials(const float *partials, int blocks, int cols, float *dgamma) {
+__global__ void __launch_bounds__(SUM_COLS *SUM_PARTS)
+    sum_partials(const float *partials, int blocks, int cols, float *dgamma) {
     __shared__ float parts[SUM_PARTS][SUM_COLS];
     const int col = blockIdx.x * SUM_COLS + threadIdx.x;
     float sum = 0;
