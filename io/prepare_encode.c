@@ -272,6 +272,7 @@ static encode_state look(const encode_pool *p) {
 // Waits while nothing is there, but not for long.
 static encode_state await(encode_pool *p) {
     struct timespec until;
+    if (look(p) != ENCODE_IDLE) return look(p);
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += wait_nanoseconds;
     if (until.tv_nsec >= 1000000000) {
