@@ -43,18 +43,18 @@ static bool is_plain(char c) { return (unsigned char)c >= 0x20 && c != '"' && c 
 
 // Moves what stands before the next quote, backslash or control character to `to` (at most s->p); returns its end.
 static char *move_plain(corpus_scan *s, char *to) {
+    char *p = s->p, *end = s->end; // bytes that are written could lie in *s, for all that the compiler knows
     size_t n = PIECE;
-    while (n == PIECE && s->end - s->p >= PIECE) {
+    for (; n == PIECE && end - p >= PIECE; p += n, to += n) {
         piece_bytes piece;
-        memcpy(&piece, s->p, PIECE);
+        memcpy(&piece, p, PIECE);
         n = plain_bytes(piece);
         // What lies behind the run may be overwritten only where it was read before.
-        if (n == PIECE || s->p - to >= PIECE) memcpy(to, &piece, PIECE);
-        else memmove(to, s->p, n);
-        s->p += n;
-        to += n;
+        if (n == PIECE || p - to >= PIECE) memcpy(to, &piece, PIECE);
+        else memmove(to, p, n);
     }
-    while (s->p < s->end && is_plain(*s->p)) *to++ = *s->p++; // nothing, unless the text ends in less than a piece
+    while (p < end && is_plain(*p)) *to++ = *p++; // nothing, unless the text ends in less than a piece
+    s->p = p;
     return to;
 }
 
