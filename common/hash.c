@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#define XXH_INLINE_ALL // for the vectors of the processor this is compiled for
 #include <xxhash.h>
 #ifdef __x86_64__
 #include <immintrin.h>

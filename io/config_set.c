@@ -1,6 +1,6 @@
 #include "io/config_set.h"
 #include "common/file.h"
-#include "io/corpus_utf8.h"
+#include "io/tokenizer_unicode.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,7 +102,7 @@ yx_status config_set(config_tree *tree, config_node *root, const char *text) {
     assignment a = {.tree = tree};
     YX_CHECK(yx_format(&option, "--set %s", config_excerpt(text, excerpt)));
     YX_CHECK(config_tree_copy(tree, option, strlen(option), &a.place.source));
-    if (strlen(text) > CONFIG_MAX_FILE || corpus_utf8_check(text, strlen(text)) != strlen(text))
+    if (strlen(text) > CONFIG_MAX_FILE || unicode_valid_prefix((const uint8_t *)text, strlen(text)) != strlen(text))
         YX_FAIL(YX_ERR_CONFIG, "%s: too long, or not UTF-8", option);
     YX_CHECK(split(&a, text));
     YX_CHECK(assign(&a, root, 0));

@@ -3,7 +3,7 @@
 #include "io/corpus_files.h"
 #include "io/corpus_json.h"
 #include "io/corpus_lines.h"
-#include "io/corpus_utf8.h"
+#include "io/tokenizer_unicode.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,7 +213,7 @@ static yx_status next_text(corpus *c, corpus_document *doc) {
             YX_CHECK(malformed(c, CORPUS_TOO_LONG, line, "the document is not read"));
         } else if (memchr(c->text, 0, size)) {
             YX_CHECK(malformed(c, CORPUS_NUL, line, "not a text file?"));
-        } else if (corpus_utf8_check(c->text, size) < size) {
+        } else if (unicode_valid_prefix((const uint8_t *)c->text, size) < size) {
             YX_CHECK(malformed(c, CORPUS_BAD_UTF8, line, "convert the file to UTF-8"));
         } else if (!is_blank(c->text, size)) {
             *doc = (corpus_document){.text = c->text, .size = size, .score = NAN, .token_count = -1, .line = line};

@@ -1,6 +1,6 @@
 #include "io/corpus_json.h"
 #include "io/corpus_scan.h"
-#include "io/corpus_utf8.h"
+#include "io/tokenizer_unicode.h"
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,7 +26,7 @@ __attribute__((format(printf, 4, 5))) static bool refuse(corpus_json *j, corpus_
 
 static void store(const fields *f, scan_value *values, const char *key, const scan_value *value) {
     for (int i = 0; i < FIELDS; i++)
-        if (strcmp(key, f->names[i]) == 0) values[i] = *value;
+        if (*key == *f->names[i] && strcmp(key, f->names[i]) == 0) values[i] = *value;
 }
 
 // The members of an object whose opening brace is taken, those of "metadata" apart.
@@ -53,7 +53,7 @@ static bool load(corpus_json *j, char *line, size_t size, fields *f, corpus_malf
     corpus_scan s = {.begin = line, .p = line, .end = line + size};
     scan_value value;
     if (memchr(line, 0, size)) return refuse(j, kind, CORPUS_NUL, "a zero byte");
-    size_t good = corpus_utf8_check(line, size);
+    size_t good = unicode_valid_prefix((const uint8_t *)line, size);
     if (good < size) return refuse(j, kind, CORPUS_BAD_UTF8, "at byte %zu", good + 1);
     bool is_object = corpus_scan_take(&s, '{');
     bool read = is_object ? read_members(&s, f, f->root) : corpus_scan_value(&s, &value);

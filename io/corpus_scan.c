@@ -27,21 +27,35 @@ bool corpus_scan_ended(corpus_scan *s) {
 }
 
 // --- Strings --------------------------------------------------------------------------------------------------------
-#define EVERY_BYTE(b) (0x0101010101010101ull * (b))
+enum { PIECE = 16 };
+typedef uint8_t piece_bytes __attribute__((vector_size(PIECE))); // GCC's and clang's, on any processor
 
-// Not zero when one of eight bytes is below n (n ≤ 128); exact as a yes or no.
-static uint64_t any_below(uint64_t word, uint64_t n) { return (word - EVERY_BYTE(n)) & ~word & EVERY_BYTE(0x80); }
+// Bytes of the piece before its first quote, backslash or control character.
+static size_t plain_bytes(piece_bytes piece) {
+    uint64_t stops[2]; // a byte of ones for each that ends a run
+    piece_bytes found = (piece_bytes)((piece < 0x20) | (piece == '"') | (piece == '\\'));
+    memcpy(stops, &found, sizeof stops);
+    if (stops[0]) return (size_t)__builtin_ctzll(stops[0]) / 8;
+    return 8 + (stops[1] ? (size_t)__builtin_ctzll(stops[1]) / 8 : 8);
+}
 
-// Bytes before the next quote, backslash or control character.
-static size_t plain_run(const char *p, const char *end) {
-    const char *at = p;
-    uint64_t word;
-    for (; end - at >= (ptrdiff_t)sizeof word; at += sizeof word) {
-        memcpy(&word, at, sizeof word);
-        if (any_below(word, 0x20) | any_below(word ^ EVERY_BYTE('"'), 1) | any_below(word ^ EVERY_BYTE('\\'), 1)) break;
+static bool is_plain(char c) { return (unsigned char)c >= 0x20 && c != '"' && c != '\\'; }
+
+// Moves what stands before the next quote, backslash or control character to `to` (at most s->p); returns its end.
+static char *move_plain(corpus_scan *s, char *to) {
+    char *p = s->p, *end = s->end; // bytes that are written could lie in *s, for all that the compiler knows
+    size_t n = PIECE;
+    for (; n == PIECE && end - p >= PIECE; p += n, to += n) {
+        piece_bytes piece;
+        memcpy(&piece, p, PIECE);
+        n = plain_bytes(piece);
+        // What lies behind the run may be overwritten only where it was read before.
+        if (n == PIECE || p - to >= PIECE) memcpy(to, &piece, PIECE);
+        else memmove(to, p, n);
     }
-    while (at < end && (unsigned char)*at >= 0x20 && *at != '"' && *at != '\\') at++;
-    return (size_t)(at - p);
+    while (p < end && is_plain(*p)) *to++ = *p++; // nothing, unless the text ends in less than a piece
+    s->p = p;
+    return to;
 }
 
 // Four hexadecimal digits, -1 when they are not there (the text's zero byte ends them too).
@@ -99,7 +113,7 @@ static bool unescape_unicode(corpus_scan *s, char **to) {
 
 // s->p is at the backslash.
 static bool unescape(corpus_scan *s, char **to) {
-    static const char escapes[] = "\"\"\\\\//b\bf\fn\nr\rt\t";
+    static const char escapes[] = "n\n\"\"\\\\t\tr\r//b\bf\f";
     char c = s->p[1];
     s->p += 2;
     if (c == 'u') return unescape_unicode(s, to);
@@ -116,10 +130,7 @@ bool corpus_scan_string(corpus_scan *s, const char **text, size_t *size) {
     if (!corpus_scan_take(s, '"')) return corpus_scan_refuse(s, "a string is missing");
     char *begin = s->p, *to = begin;
     for (;;) {
-        size_t run = plain_run(s->p, s->end);
-        if (to != s->p) memmove(to, s->p, run);
-        to += run;
-        s->p += run;
+        to = move_plain(s, to);
         if (s->p == s->end) return corpus_scan_refuse(s, "the line ends inside a string");
         if (*s->p == '"') break;
         if (*s->p != '\\') return corpus_scan_refuse(s, "a control character in a string");

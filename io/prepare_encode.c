@@ -100,7 +100,8 @@ static bool is_worth_waking(const encode_pool *p) {
 static void *work(void *arg) {
     encode_pool *p = arg;
     worker w = {.options = &p->options};
-    yx_status broken = equip(&w); // reported with the first job
+    yx_status broken = equip(&w);                 // reported with the first job
+    pthread_setname_np(pthread_self(), "encode"); // tells what computes: top, perf, tests/long_prepare.py
     pthread_mutex_lock(&p->lock);
     for (;;) {
         while (!p->bye && p->begun == p->submitted) pthread_cond_wait(&p->work, &p->lock);
@@ -272,6 +273,7 @@ static encode_state look(const encode_pool *p) {
 // Waits while nothing is there, but not for long.
 static encode_state await(encode_pool *p) {
     struct timespec until;
+    if (look(p) != ENCODE_IDLE) return look(p);
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += wait_nanoseconds;
     if (until.tv_nsec >= 1000000000) {

@@ -294,16 +294,10 @@ fail:
     return status;
 }
 
-static bool contains(const uint32_t *ids, size_t count, uint32_t id) {
-    bool found = false;
-    for (size_t i = 0; i < count; i++) found |= ids[i] == id; // without a way out: for the vector unit
-    return found;
-}
-
 static bool is_dropped(const prepare_output *o, const encode_job *doc, prepare_drop *reason) {
     bool near = o->near && doc->has_words;
     if (doc->counted < o->options->min_tokens) *reason = DROP_TOKENS;
-    else if (contains(doc->ids, doc->count, o->manifest.eot_id)) *reason = DROP_END_OF_TEXT;
+    else if (shard_contains(doc->ids, (int64_t)doc->count, o->manifest.eot_id)) *reason = DROP_END_OF_TEXT;
     else if (near && dedup_index_has(o->near, doc->bands)) *reason = DROP_NEAR_DUPLICATE;
     else return false;
     return true;

@@ -224,14 +224,21 @@ static yx_status report_bad_id(const shard_file *f, int64_t begin, const uint32_
                    (long long)(begin + i), tokens[i], f->vocab_size);
 }
 
-static inline uint32_t largest(const uint32_t *tokens, int64_t count) {
+// These two have no way out of their loops and keep to 32 bits: for the vector unit.
+uint32_t shard_largest(const uint32_t *ids, int64_t count) {
     uint32_t max = 0;
-    for (int64_t i = 0; i < count; i++) max = tokens[i] > max ? tokens[i] : max;
+    for (int64_t i = 0; i < count; i++) max = ids[i] > max ? ids[i] : max;
     return max;
 }
 
+bool shard_contains(const uint32_t *ids, int64_t count, uint32_t id) {
+    uint32_t found = 0;
+    for (int64_t i = 0; i < count; i++) found |= ids[i] == id;
+    return found != 0;
+}
+
 yx_status shard_file_check_ids(const shard_file *f, int64_t begin, int64_t count, const uint32_t *tokens) {
-    return largest(tokens, count) < f->vocab_size ? YX_OK : report_bad_id(f, begin, tokens, count);
+    return shard_largest(tokens, count) < f->vocab_size ? YX_OK : report_bad_id(f, begin, tokens, count);
 }
 
 yx_status shard_file_read_tokens(const shard_file *f, int64_t begin, int64_t count, uint32_t *tokens) {

@@ -39,3 +39,6 @@ yx_status shard_file_read_docs(const shard_file *f, int64_t first, int64_t count
 yx_status shard_file_read_bytes(const shard_file *f, int64_t at, void *data, size_t size);
 // The ids of tokens [begin, begin + count), which were read, against the vocabulary.
 yx_status shard_file_check_ids(const shard_file *f, int64_t begin, int64_t count, const uint32_t *tokens);
+// The largest of the ids (0 of none), and whether `id` is among them.
+uint32_t shard_largest(const uint32_t *ids, int64_t count);
+bool shard_contains(const uint32_t *ids, int64_t count, uint32_t id);

@@ -2,14 +2,20 @@
 #include "io/shard_file.h"
 #include <stdlib.h>
 
-enum { TABLE_PIECE = 65536 };
+enum { TABLE_PIECE = 65536, MANY = 128 };
+
+// The place of the next `id` from `begin` on, or `end`: most tokens are passed by many at a time.
+static int64_t find(const uint32_t *tokens, int64_t begin, int64_t end, uint32_t id) {
+    while (end - begin >= MANY && !shard_contains(tokens + begin, MANY, id)) begin += MANY;
+    while (begin < end && tokens[begin] != id) begin++;
+    return begin;
+}
 
 // Every document's first token is an end-of-text token.
 static yx_status verify_starts(const shard_file *f, int64_t begin, const uint32_t *tokens, int64_t count,
                                uint64_t *offsets, int64_t *doc) {
     yx_status status = YX_OK;
-    for (int64_t i = 0; i < count; i++) {
-        if (tokens[i] != f->eot_id) continue;
+    for (int64_t i = find(tokens, 0, count, f->eot_id); i < count; i = find(tokens, i + 1, count, f->eot_id)) {
         // The table is read a piece at a time as the tokens pass.
         int64_t entry = *doc % TABLE_PIECE, left = f->num_docs + 1 - *doc;
         if (entry == 0)

@@ -175,11 +175,10 @@ static yx_status refuse_ids(const shard_provenance *p, const uint32_t *ids, size
     return yx_fail(YX_ERR_DATA, "id %u at position %zu of a document: the vocabulary has %u", ids[i], i, p->vocab_size);
 }
 
-// Without a way out of the loop, for the vector unit.
 static yx_status check_ids(const shard_provenance *p, const uint32_t *ids, size_t count) {
-    bool bad = false;
-    for (size_t i = 0; i < count; i++) bad |= (ids[i] >= p->vocab_size) | (ids[i] == p->eot_id);
-    return bad ? refuse_ids(p, ids, count) : YX_OK;
+    int64_t n = (int64_t)count;
+    bool good = shard_largest(ids, n) < p->vocab_size && !shard_contains(ids, n, p->eot_id);
+    return good ? YX_OK : refuse_ids(p, ids, count);
 }
 
 yx_status shard_writer_add(shard_writer *w, const uint32_t *ids, size_t count, uint32_t text_bytes, float score,

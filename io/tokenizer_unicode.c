@@ -122,13 +122,31 @@ static size_t sequence_length(const uint8_t *text, size_t size, bool *complete) 
     return n;
 }
 
+// Bytes of `text` before the first one that is not ASCII.
+static size_t ascii_prefix(const uint8_t *text, size_t size) {
+    static const uint64_t high_bits = 0x8080808080808080u;
+    uint64_t words[8];
+    size_t i = 0;
+    for (; size - i >= sizeof words; i += sizeof words) {
+        memcpy(words, text + i, sizeof words);
+        if ((words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7]) & high_bits) break;
+    }
+    for (; size - i >= sizeof *words; i += sizeof *words) {
+        memcpy(words, text + i, sizeof *words);
+        if (words[0] & high_bits) break;
+    }
+    while (i < size && text[i] < 0x80) i++;
+    return i;
+}
+
 size_t unicode_valid_prefix(const uint8_t *text, size_t size) {
     size_t i = 0;
     while (i < size) {
-        uint64_t eight;
-        while (i + 8 <= size && (memcpy(&eight, text + i, 8), (eight & 0x8080808080808080u) == 0)) i += 8;
-        if (i == size) break;
         bool complete;
+        if (text[i] < 0x80) {
+            i += ascii_prefix(text + i, size - i);
+            continue;
+        }
         size_t n = sequence_length(text + i, size - i, &complete);
         if (!complete) break;
         i += n;

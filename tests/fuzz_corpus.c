@@ -2,7 +2,7 @@
 #include "common/log.h"
 #include "io/corpus.h"
 #include "io/corpus_json.h"
-#include "io/corpus_utf8.h"
+#include "io/tokenizer_unicode.h"
 #include <jansson.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,7 +20,7 @@ static void read_all(const char *path) {
     if (corpus_open(&path, 1, &options, &c) != YX_OK) abort();
     while (corpus_next(c, &doc) == YX_OK && doc.text) {
         if (strlen(doc.text) != doc.size || doc.size > 4096) abort();
-        if (corpus_utf8_check(doc.text, doc.size) != doc.size) abort();
+        if (unicode_valid_prefix((const uint8_t *)doc.text, doc.size) != doc.size) abort();
         if (doc.id && !doc.id[0]) abort();
         if (doc.line < 1 || doc.token_count < -1) abort();
     }

@@ -5,7 +5,7 @@
 #include "io/corpus.h"
 #include "io/corpus_files.h"
 #include "io/corpus_json.h"
-#include "io/corpus_utf8.h"
+#include "io/tokenizer_unicode.h"
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -605,7 +605,7 @@ static void checks_utf8(void **state) {
                  {"12345678\x80", 8},    {"\xe2\x82", 0},         {"\xf5\x80\x80\x80", 0}, {"a\xc3(", 1},
                  {"\xed\x9f\xbf\xff", 3}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        assert_int_equal(corpus_utf8_check(cases[i].text, strlen(cases[i].text)), cases[i].good);
+        assert_int_equal(unicode_valid_prefix((const uint8_t *)cases[i].text, strlen(cases[i].text)), cases[i].good);
 }
 
 static void knows_endings(void **state) {
