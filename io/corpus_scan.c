@@ -1,4 +1,5 @@
 #include "io/corpus_scan.h"
+#include <endian.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,8 +36,8 @@ static size_t plain_bytes(piece_bytes piece) {
     uint64_t stops[2]; // a byte of ones for each that ends a run
     piece_bytes found = (piece_bytes)((piece < 0x20) | (piece == '"') | (piece == '\\'));
     memcpy(stops, &found, sizeof stops);
-    if (stops[0]) return (size_t)__builtin_ctzll(stops[0]) / 8;
-    return 8 + (stops[1] ? (size_t)__builtin_ctzll(stops[1]) / 8 : 8);
+    if (stops[0]) return (size_t)__builtin_ctzll(le64toh(stops[0])) / 8;
+    return 8 + (stops[1] ? (size_t)__builtin_ctzll(le64toh(stops[1])) / 8 : 8);
 }
 
 static bool is_plain(char c) { return (unsigned char)c >= 0x20 && c != '"' && c != '\\'; }

@@ -5,11 +5,13 @@ another order (deterministic: false); what it differs by is the noise of the com
 differs by 0.006 and 0.012 nats at 2.4e-4, and at the published curriculum's rates fp8 comes out 0.039 above bf16 with one seed and
 0.060 below it with another.
 
+Runs take turns on one GPU and are spread over several.
+
     long_gpu_fp8.py [--seed N …] [--precision P …] [--output DIR]     trains these (all four), compares what is complete
     long_gpu_fp8.py --compare DIR…                                     compares runs finished before: DIR/seedN-P.json
 
 With --device cpu: a tiny model on made-up text, to see that everything fits together (give it a wider --bar)."""
-import argparse, ctypes, glob, hashlib, json, os, subprocess, sys, tempfile
+import argparse, concurrent.futures, ctypes, glob, hashlib, json, os, queue, subprocess, sys, tempfile
 from run_fixture import BINARY, ROOT, log, make
 
 SIZES = dict(vocab=200005, rank=128, hidden=768, layers=28, heads=12, kv_heads=2, head_dim=64, intermediate=2048)
@@ -80,10 +82,11 @@ def write_config(folder, args, data, **more):
     return f"{folder}/config.yaml"
 
 
-def train(folder, settings=()):
+def train(folder, settings=(), gpu=None):
     """The run of folder/config.yaml to its end: its steps, the decisions it took from measurement, its last validation."""
     done = subprocess.run([BINARY, "train", "--config", f"{folder}/config.yaml", "--resume", "never",
-                           *(word for s in settings for word in ("--set", s))])
+                           *(word for s in settings for word in ("--set", s))],
+                          env={**os.environ, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})})
     if done.returncode:
         sys.exit(f"yxanul train: exit code {done.returncode}")
     run = f"{folder}/run"
@@ -123,12 +126,30 @@ def default_tokens(data):
     return min(60.5e6, 4 * corpus)
 
 
-def one_run(args, data, seed, precision):
+def spread(work, runs):
+    """work(*run, gpu) for all runs, as many at a time as there are GPUs (one, on the only device, where there are not several)."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    free, gpus = queue.Queue(), named.split(",") if named else [str(i) for i in range(count_gpus())]
+    for gpu in gpus if len(gpus) > 1 else [None]:
+        free.put(gpu)
+
+    def run(job):
+        gpu = free.get()
+        try:
+            work(*job, gpu)
+        finally:
+            free.put(gpu)
+
+    with concurrent.futures.ThreadPoolExecutor(free.qsize()) as pool:
+        list(pool.map(run, runs))
+
+
+def one_run(args, data, seed, precision, gpu):
     with tempfile.TemporaryDirectory(prefix="yxanul-fp8-", dir=args.work) as folder:
         write_config(folder, args, data, tokens=args.tokens or default_tokens(data), lr=args.lr, warmup=args.warmup, seed=seed,
                      precision=precision.split("-")[0], deterministic=str(precision != "bf16-again").lower(),
                      stages=stages_of(args.mix, args.step_tokens))
-        steps, ledger, evaluation = train(folder, args.set if precision == "fp8" else ())
+        steps, ledger, evaluation = train(folder, args.set if precision == "fp8" else (), gpu)
     order = hashlib.sha256(" ".join(s["token_hash"] for s in steps).encode()).hexdigest()
     kept = ("loss", "grad_norm", "saturated", "seconds")
     result = {"seed": seed, "precision": precision, "order": order, "tokens": steps[-1]["tokens"], "ledger": ledger,
@@ -241,9 +262,8 @@ def main():
         args.output = args.output or folder
         os.makedirs(args.output, exist_ok=True)
         data = find_data(args, folder)
-        for seed in args.seed:
-            for precision in args.precision:
-                one_run(args, data, seed, precision)
+        spread(lambda seed, precision, gpu: one_run(args, data, seed, precision, gpu),
+               [(seed, precision) for seed in args.seed for precision in args.precision])
         compare(args, {k: r for k, r in load([args.output]).items() if k[0] in args.seed})
 
 
