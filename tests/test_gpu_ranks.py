@@ -1,6 +1,7 @@
-"""Several GPUs of one host, one rank on each: the losses of one GPU on the same tokens; two runs give the same bits; and on two GPUs,
-where a sum has one order only, so does a sharded optimizer (ZeRO stage 1); a rank that is killed ends the others, which name it. The published 197M model on the shards in YX_DATA (a folder
-`yxanul prepare` wrote); without it, or with --size tiny, a small model on made-up text. --device cpu --gpus 2 runs the same there."""
+"""Several GPUs of one host, one rank on each: the losses of one GPU on the same tokens; two runs give the same bits, and on two GPUs,
+where a sum has one order only, so does a sharded optimizer (ZeRO stage 1); a rank that is killed ends the others, which name it. The
+published 197M model on the shards in YX_DATA (a folder `yxanul prepare` wrote); without it, or with --size tiny, a small model on
+made-up text. --device cpu --gpus 2 runs the same there."""
 import argparse, os, subprocess, sys, tempfile, time
 from run_fixture import BINARY, log
 from long_gpu_fp8 import common_options, count_gpus, find_data, need_gpu, parse, skip
@@ -57,11 +58,18 @@ def check(folder, args, data, precision):
     compare_losses(precision, args.gpus, log(f"{runs['one']}/run"), log(f"{runs['first']}/run"))
 
 
+def lines_of(path):
+    if not os.path.exists(path):
+        return 0
+    with open(path) as file:
+        return sum(1 for _ in file)
+
+
 def check_lost(folder, args, data):
     """The last rank is killed in the middle of a run."""
     configure(folder, args, data, "bf16", args.step_tokens)
     ranks = start(folder, args.gpus, "training.total_tokens=2e9")
-    while not os.path.exists(f"{folder}/run/log.jsonl") or len(log(f"{folder}/run")) < 20:
+    while lines_of(f"{folder}/run/log.jsonl") < 20:
         assert ranks[0].poll() is None, open(f"{folder}/errors-0.txt").read()
         time.sleep(0.2)
     ranks[-1].kill()
