@@ -429,10 +429,18 @@ static void norm_and_clip(void **state) {
     }
 }
 
-enum { SEGMENTS = 4 };
+// PIECE: the values of MATRIX as a sharded optimizer has them, in no matrix and without copies.
+enum { MATRIX = 2, PIECE = 4, SEGMENTS = 5 };
 typedef struct adamw_case {
     yx_adamw_segment host[SEGMENTS], device[SEGMENTS], cpu[SEGMENTS];
 } adamw_case;
+
+static void copy_values(yx_adamw_segment *to, const yx_adamw_segment *from, size_t bytes) {
+    memcpy(to->param, from->param, bytes);
+    memcpy(to->moment1, from->moment1, bytes);
+    memcpy(to->moment2, from->moment2, bytes);
+    memcpy((void *)to->grad, from->grad, bytes);
+}
 
 static adamw_case take_segments(void) {
     static const struct {
@@ -442,18 +450,18 @@ static adamw_case take_segments(void) {
     } kinds[SEGMENTS] = {{768, 1, YX_F32, false, false},
                          {300, 128, YX_BF16, true, false},
                          {256, 192, YX_E4M3, true, true},
-                         {63, 7, YX_E4M3, true, false}};
+                         {63, 7, YX_E4M3, true, false},
+                         {1, 256 * 192, YX_F32, false, false}};
     adamw_case c;
     for (int i = 0; i < SEGMENTS; i++) {
         int64_t n = kinds[i].rows * kinds[i].cols;
         yx_adamw_segment *s = &c.host[i];
         *s = (yx_adamw_segment){.rows = kinds[i].rows, .cols = kinds[i].cols, .decay = i != 0};
-        s->param = track(take_random(YX_F32, n, 0.05), (size_t)n * 4);
-        s->moment1 = track(take_random(YX_F32, n, 0.1), (size_t)n * 4);
-        s->moment2 = take_random(YX_F32, n, 0.1);
+        s->param = take_random(YX_F32, n, 0.05), s->grad = take_random(YX_F32, n, 1);
+        s->moment1 = take_random(YX_F32, n, 0.1), s->moment2 = take_random(YX_F32, n, 0.1);
         for (int64_t k = 0; k < n; k++) s->moment2[k] *= s->moment2[k];
-        track(s->moment2, (size_t)n * 4);
-        s->grad = take_random(YX_F32, n, 1);
+        if (i == PIECE) copy_values(s, &c.host[MATRIX], (size_t)n * 4);
+        track(s->param, (size_t)n * 4), track(s->moment1, (size_t)n * 4), track(s->moment2, (size_t)n * 4);
         if (kinds[i].copies) s->operand = take_operand(kinds[i].type, s->rows, s->cols, 1024);
         if (!kinds[i].transposed) s->operand.col = NULL;
         c.cpu[i] = *s;
@@ -489,6 +497,11 @@ static void adamw(void **state) {
         close_to("moment2", YX_F32, g->moment2, h->moment2, n, 1e-6);
         if (g->operand.row) same_operand("weights", &g->operand, &h->operand, g->rows, g->cols, TIES);
     }
+    const yx_adamw_segment *matrix = &c.host[MATRIX], *piece = &c.host[PIECE];
+    const size_t bytes = (size_t)(matrix->rows * matrix->cols) * 4;
+    assert_memory_equal(piece->param, matrix->param, bytes);
+    assert_memory_equal(piece->moment1, matrix->moment1, bytes);
+    assert_memory_equal(piece->moment2, matrix->moment2, bytes);
     s->skip = 1;
     before_run(0);
     gpu_upload(devices[0]);

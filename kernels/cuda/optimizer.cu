@@ -103,11 +103,14 @@ __device__ factors factors_of(const yx_step_scalars *s, bool decay) {
     return f;
 }
 
+// Every product that is added to something is written as fmaf: what the compiler contracts by itself differs from one
+// inlined copy to another, and a parameter's bits must not depend on the kind of tile that it lies in.
 __device__ __forceinline__ float update(const factors &f, float param, float &m, float &v, float grad) {
     const float g = grad * f.clip;
-    m = f.beta1 * m + f.rest1 * g;
-    v = f.beta2 * v + f.rest2 * (g * g);
-    return param - f.lr * (m * f.unbias1 / (sqrtf(v * f.unbias2) + f.eps) + f.decay * param);
+    m = fmaf(f.beta1, m, f.rest1 * g);
+    v = fmaf(f.beta2, v, f.rest2 * (g * g));
+    const float direction = m * f.unbias1 / (sqrtf(v * f.unbias2) + f.eps);
+    return fmaf(-f.lr, fmaf(f.decay, param, direction), param);
 }
 
 // What belongs to four neighbouring parameters.
