@@ -160,6 +160,15 @@ static yx_status record_skip(trainer *t, const plan_step *step, const worker_ste
                    t->skips, (long long)step->step + 1);
 }
 
+// The first steps of an fp8 run are in bf16. Amax is recorded in them all the same, so that the scales are there.
+static void choose_precision(trainer *t, const plan_step *step) {
+    const config_training *c = &t->options->config.training;
+    if (c->precision != PRECISION_FP8 || c->bf16_warmup_steps == 0) return;
+    worker_set_warmup(t->worker, step->step < c->bf16_warmup_steps);
+    if (leads(t) && step->step == c->bf16_warmup_steps)
+        yx_info("   step %lld: products in 8 bits from here on", (long long)step->step + 1);
+}
+
 static yx_status next_batch(void *context, const micro_batch **out) { return loader_next(context, out); }
 
 static yx_status one_step(trainer *t, const plan_step *step) {
@@ -168,6 +177,7 @@ static yx_status one_step(trainer *t, const plan_step *step) {
     t->has_result = false;
     if (step->first_of_stage && leads(t)) YX_CHECK(metrics_stage(&t->metrics, step));
     YX_CHECK(request_ahead(t));
+    choose_precision(t, step);
     load_request load = slice(t, step);
     worker_source source = {next_batch, t->loader};
     worker_step_args args = {.num_micro_batches = loader_num_micro_batches(&load),

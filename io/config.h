@@ -61,6 +61,7 @@ typedef struct config_training {
     config_precision precision;
     config_fp8_recipe fp8_recipe;
     config_fp8_gradient fp8_gradient;
+    int64_t bf16_warmup_steps;                        // of an fp8 run: its first steps, which multiply in bf16
     int64_t bf16_layers_at_start, bf16_layers_at_end; // of an fp8 model: layers that multiply in bf16
     bool shard_optimizer;       // each rank keeps and updates a part of the moments (ZeRO stage 1)
     config_wire gradient_wire;  // what the ranks send of gradients

@@ -44,7 +44,7 @@ static yx_status check_fp8(const config_node *root, const yx_config *c) {
     if (t->bf16_layers_at_start + t->bf16_layers_at_end >= m->num_layers)
         return fail_at(root, "training.bf16_layers_at_start",
                        "training.bf16_layers_at_start and bf16_layers_at_end leave none of the %" PRId64
-                       " layers in 8 bits; say precision: bf16",
+                       " layers in 8 bits; lower them, or say precision: bf16",
                        m->num_layers);
     return YX_OK;
 }

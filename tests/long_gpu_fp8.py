@@ -25,7 +25,7 @@ training:
   total_tokens: {tokens}
   learning_rate: {lr}
   warmup_ratio: {warmup}
-  precision: {precision}
+  precision: {precision}{eight_bit_options}
   device: {device}
   deterministic: {deterministic}
   seed: {seed}
@@ -73,7 +73,10 @@ def find_data(args, folder):
 
 
 def write_config(folder, args, data, **more):
-    """`more`: what CONFIG has beside folder, model, data and device; stages as dicts."""
+    """`more`: what CONFIG has beside folder, model, data and device; stages as dicts. An fp8 run begins in 8 bits, unless
+    bf16_warmup_steps says something else (None: the default)."""
+    warmup = more.pop("bf16_warmup_steps", 0)
+    more["eight_bit_options"] = "" if more["precision"] != "fp8" or warmup is None else f"\n  bf16_warmup_steps: {warmup}"
     more["stages"] = "\n".join("    - " + json.dumps(s).replace('"', "") for s in more["stages"])
     more.setdefault("deterministic", "true")
     model = TINY_MODEL if args.tiny else f"{ROOT}/configs/model_config.yaml"
@@ -148,7 +151,7 @@ def one_run(args, data, seed, precision, gpu):
     with tempfile.TemporaryDirectory(prefix="yxanul-fp8-", dir=args.work) as folder:
         write_config(folder, args, data, tokens=args.tokens or default_tokens(data), lr=args.lr, warmup=args.warmup, seed=seed,
                      precision=precision.split("-")[0], deterministic=str(precision != "bf16-again").lower(),
-                     stages=stages_of(args.mix, args.step_tokens))
+                     bf16_warmup_steps=None, stages=stages_of(args.mix, args.step_tokens))
         steps, ledger, evaluation = train(folder, args.set if precision == "fp8" else (), gpu)
     order = hashlib.sha256(" ".join(s["token_hash"] for s in steps).encode()).hexdigest()
     kept = ("loss", "grad_norm", "saturated", "seconds")

@@ -63,5 +63,7 @@ def make(folder, documents=130):
 
 
 def log(folder, kind="step"):
+    """Lines of a kind; of a run that is under way, without one that is being written."""
     with open(f"{folder}/log.jsonl") as file:
-        return [line for line in map(json.loads, file) if line["type"] == kind]
+        whole = file.read().split("\n")[:-1]
+    return [line for line in map(json.loads, whole) if line["type"] == kind]

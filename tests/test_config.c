@@ -189,7 +189,7 @@ static void reports_mistakes_that_need_two_changes(void **state) {
     const char *none[] = {"training.precision=fp8", "training.bf16_layers_at_start=1",
                           "training.bf16_layers_at_end=4000"};
     assert_int_equal(load(base, none, 3), YX_ERR_CONFIG);
-    assert_in_message("in 8 bits; say precision: bf16");
+    assert_in_message("in 8 bits; lower them, or say precision: bf16");
 }
 
 static void refuses_what_is_no_configuration(void **state) {
@@ -407,7 +407,8 @@ static const struct {
     {"training.precision", "fp32", {NULL}},
     {"training.fp8_recipe", "current", {"training.precision=fp8"}},
     {"training.fp8_gradient", "e5m2", {"training.precision=fp8"}},
-    {"training.bf16_layers_at_start", "1", {"training.precision=fp8"}},
+    {"training.bf16_warmup_steps", "3", {"training.precision=fp8"}},
+    {"training.bf16_layers_at_start", "0", {"training.precision=fp8"}},
     {"training.bf16_layers_at_end", "1", {"training.precision=fp8"}},
     {"training.fp8_fallback", "0.5", {"training.precision=fp8"}},
     {"training.fp8_fallback_steps", "7", {"training.precision=fp8"}},

@@ -224,9 +224,12 @@ def weight_decay(runs):
 
 
 # --- How it is computed ------------------------------------------------------------------------------------------------------
+FP8 = ("training.precision=fp8", "training.bf16_warmup_steps=0", "training.bf16_layers_at_start=0")
+
+
 @proves("training.precision")
 def precision(runs):
-    done = [runs.train(f"training.precision={p}", steps=1) for p in ("fp32", "bf16", "fp8")]
+    done = [runs.train(*p, steps=1) for p in (("training.precision=fp32",), ("training.precision=bf16",), FP8)]
     same_tokens(*done)
     losses = [r.first()["loss"] for r in done]
     assert len(set(losses)) == 3 and max(losses) - min(losses) < 0.02, losses
@@ -236,7 +239,7 @@ def precision(runs):
 def fp8_recipe(runs):
     """Three ways to the same loss, nearly; the scales of the moment need no history, so two runs that begin at another step agree."""
     recipes = ("bounded-delayed", "current", "forward-only")
-    done = [runs.train("training.precision=fp8", f"training.fp8_recipe={r}", steps=4) for r in recipes]
+    done = [runs.train(*FP8, f"training.fp8_recipe={r}", steps=4) for r in recipes]
     same_tokens(*done)
     losses = [r.losses() for r in done]
     assert len({tuple(l) for l in losses}) == 3 and np.allclose(losses[0], losses[1:], atol=0.05), losses
@@ -246,28 +249,41 @@ def fp8_recipe(runs):
 @proves("training.fp8_gradient")
 def fp8_gradient(runs):
     """The same first loss (gradients come after it), then another way to nearly the same."""
-    done = [runs.train("training.precision=fp8", f"training.fp8_gradient={g}", steps=4) for g in ("e5m2", "e4m3")]
+    done = [runs.train(*FP8, f"training.fp8_gradient={g}", steps=4) for g in ("e5m2", "e4m3")]
     same_tokens(*done)
     a, b = (r.losses() for r in done)
     assert a[0] == b[0] and a[1:] != b[1:] and np.allclose(a, b, atol=0.02), (a, b)
 
 
+@proves("training.bf16_warmup_steps")
+def bf16_warmup(runs):
+    """As long as it lasts the run is one in bf16, to the bit; then it is not. In two parts it is the same."""
+    fp8, bf16 = ("training.precision=fp8", "training.bf16_warmup_steps=3"), ("training.precision=bf16",)
+    whole, plain, parts = runs.train(*fp8, steps=6), runs.train(*bf16, steps=6), runs.train(*fp8, steps=2)
+    run("train", "--config", runs.config, "--max-steps", 4, "--set", f"run_dir={parts.path}", *fp8, check=STOPPED)
+    a, b, c = whole.losses(), plain.losses(), parts.losses()
+    assert a[:3] == b[:3] and a[3:] != b[3:] and np.allclose(a, b, atol=0.02), (a, b)
+    assert a == c, (a, c)
+
+
 @proves("training.bf16_layers_at_start", "training.bf16_layers_at_end")
 def bf16_layers(runs):
     """One layer or the other in bf16: the scales of the other alone count, and the loss lies by that of bf16."""
-    every, start, end = (runs.train("training.precision=fp8", *more, steps=3) for more in
+    every, start, end = (runs.train(*FP8, *more, steps=3) for more in
                          ((), ("training.bf16_layers_at_start=1",), ("training.bf16_layers_at_end=1",)))
     bf16 = runs.train("training.precision=bf16", steps=3)
     same_tokens(every, start, end, bf16)
     losses = [r.losses() for r in (every, start, end, bf16)]
     assert len({tuple(l) for l in losses}) == 4 and np.allclose(losses[3], losses[:3], atol=0.02), losses
+    again = runs.train(*FP8, "training.bf16_layers_at_start=1", "training.recompute=true", steps=3)
+    assert again.losses() == losses[1], (again.losses(), losses[1])
 
 
 @proves("training.fp8_fallback")
 def fp8_fallback(runs):
     """A rate that makes activations grow faster than their scales: what clips goes on in bf16, unless that is turned off; a resumed
     run remembers."""
-    wild = ("training.precision=fp8", "training.learning_rate=0.2", "training.warmup_ratio=0",
+    wild = (*FP8, "training.learning_rate=0.2", "training.warmup_ratio=0",
             "training.curriculum_stages.0.grad_clip=0")
     off = runs.train(*wild, "training.fp8_fallback=0", steps=5)
     on = runs.train(*wild, "training.fp8_fallback=1e-4", steps=5)
@@ -288,7 +304,7 @@ def fp8_fallback(runs):
 def fp8_fallback_steps(runs):
     """A layer's spells in bf16: as long as said, each twice as long as the one before, or without end; a run that goes on within a
     spell gives the same losses."""
-    wild = ("training.precision=fp8", "training.learning_rate=0.2", "training.warmup_ratio=0", "training.fp8_fallback=1e-4",
+    wild = (*FP8, "training.learning_rate=0.2", "training.warmup_ratio=0", "training.fp8_fallback=1e-4",
             "training.curriculum_stages.0.grad_clip=0")
 
     def spells(r):

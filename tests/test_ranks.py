@@ -42,21 +42,25 @@ def values(out):
     return found
 
 
+def precision_of(name):
+    return (f"training.precision={name}", *(["training.bf16_warmup_steps=0"] if name == "fp8" else []))
+
+
 def test_shards(folder, config):
     for precision in ("fp32", "bf16", "fp8"):
         for ranks in (2, 3):
-            plain, sharded = (ranks_of(folder, ranks, config, f"{folder}/{precision}-{ranks}-{s}", f"training.precision={precision}",
+            plain, sharded = (ranks_of(folder, ranks, config, f"{folder}/{precision}-{ranks}-{s}", *precision_of(precision),
                                        f"training.shard_optimizer={s}", steps=30) for s in ("false", "true"))
             a, b = bits(plain), bits(sharded)
             assert a == b, (precision, ranks, [n for n in a[0] if a[0][n] != b[0][n]][:5], a[1][:4], b[1][:4])
         print(f"{precision}: 2 and 3 ranks, 30 steps: the same bits with a sharded optimizer")
     # Goes on: in the same way, and with another number of ranks and no shards.
     whole = f"{folder}/fp8-3-true"
-    ranks_of(folder, 3, config, f"{folder}/parts", "training.precision=fp8", "training.shard_optimizer=true", steps=12)
+    ranks_of(folder, 3, config, f"{folder}/parts", *precision_of("fp8"), "training.shard_optimizer=true", steps=12)
     shutil.copytree(f"{folder}/parts", f"{folder}/alone")
-    ranks_of(folder, 3, config, f"{folder}/parts", "training.precision=fp8", "training.shard_optimizer=true", steps=18)
+    ranks_of(folder, 3, config, f"{folder}/parts", *precision_of("fp8"), "training.shard_optimizer=true", steps=18)
     assert bits(f"{folder}/parts") == bits(whole)
-    run("train", "--config", config, "--max-steps", 18, "--set", f"run_dir={folder}/alone", "training.precision=fp8", check=STOPPED)
+    run("train", "--config", config, "--max-steps", 18, "--set", f"run_dir={folder}/alone", *precision_of("fp8"), check=STOPPED)
     a, b = log(whole), log(f"{folder}/alone")
     assert [s["token_hash"] for s in a] == [s["token_hash"] for s in b]
     assert max(abs(x["loss"] - y["loss"]) for x, y in zip(a, b)) < 1e-3
@@ -129,7 +133,7 @@ def test_devices(folder, config):
     sets += [f"training.curriculum_stages.{i}.batch_size={max(1, 512 // t)}" for i, t in enumerate((8, 16, 32, 48, 64, 96, 128))]
     sets += [f"training.curriculum_stages.{i}.seq_len=128" for i in (7, 8, 9)]
     for precision in ("bf16", "fp8"):
-        more = [*sets, f"training.precision={precision}", f"training.gradient_wire={'bf16' if precision == 'fp8' else 'fp32'}"]
+        more = [*sets, *precision_of(precision), f"training.gradient_wire={'bf16' if precision == 'fp8' else 'fp32'}"]
         plain, sharded = (ranks_of(folder, 2, config, f"{folder}/gpu-{precision}-{s}", *more, f"training.shard_optimizer={s}", steps=5,
                                    binary=f"{EMULATED}/yxanul") for s in ("false", "true"))
         a, b = bits(plain), bits(sharded)

@@ -31,22 +31,27 @@ static yx_operand take_operand(const yx_model *m, layout *a, yx_dtype dtype, int
     return o;
 }
 
+// An operand of one layer, or memory for one that all layers use in turn (their quant pointers take the place of
+// these).
 static yx_operand take_place(const yx_model *m, layout *a, int64_t layer, operand_place place, int64_t rows,
                              int64_t cols, alias of) {
     yx_quant quant = precision_quant(&m->precision, layer, place);
-    return take_operand(m, a, precision_dtype(&m->precision, place), rows, cols, of, quant);
+    return take_operand(m, a, precision_dtype(&m->precision, layer, place), rows, cols, of, quant);
+}
+static yx_operand take_shared(const yx_model *m, layout *a, operand_place place, int64_t rows, int64_t cols, alias of) {
+    return take_operand(m, a, precision_shared_dtype(&m->precision, place), rows, cols, of, (yx_quant){0});
 }
 
 // An operand of the forward pass. Where the weight gradient reads the transposed copy, the row copy is free for the
-// next layer as soon as the forward product has read it: `shared`.
-static yx_operand take_forward(const yx_model *m, layout *a, int64_t layer, operand_place place, int64_t rows,
-                               int64_t cols, void *shared, alias of) {
-    yx_dtype dtype = precision_dtype(&m->precision, place);
-    if (!has_col(m, dtype)) return take_place(m, a, layer, place, rows, cols, of);
-    return (yx_operand){.dtype = dtype,
-                        .row = shared,
-                        .col = layout_take(a, (size_t)(rows * cols) * yx_dtype_size(dtype)),
-                        .quant = precision_quant(&m->precision, layer, place)};
+// next layer as soon as the forward product has read it: `row`. `each`: every layer has its own.
+static yx_operand take_forward(const yx_model *m, layout *a, int64_t layer, bool each, operand_place place,
+                               int64_t rows, int64_t cols, void *row, alias of) {
+    const precision_state *p = &m->precision;
+    yx_dtype dtype = each ? precision_dtype(p, layer, place) : precision_shared_dtype(p, place);
+    yx_quant quant = precision_quant(p, layer, place);
+    if (!has_col(m, dtype)) return take_operand(m, a, dtype, rows, cols, of, quant);
+    void *col = layout_take(a, (size_t)(rows * cols) * yx_dtype_size(dtype));
+    return (yx_operand){.dtype = dtype, .row = row, .col = col, .quant = quant};
 }
 
 static yx_real *param_pointer(const yx_model *m, param_role role, int64_t layer) {
@@ -83,7 +88,7 @@ static void layout_copies(yx_model *m, layout *a) {
     }
 }
 
-static void layout_layer(yx_model *m, layout *a, int64_t l) {
+static void layout_layer(yx_model *m, layout *a, int64_t l, bool each) {
     const config_model *c = &m->config;
     int64_t M = m->max_rows, D = c->hidden_size, A = attn_width(c);
     size_t act = yx_dtype_size(m->precision.act), real = sizeof(yx_real);
@@ -96,9 +101,9 @@ static void layout_layer(yx_model *m, layout *a, int64_t l) {
     y->rstd1 = layout_take(a, (size_t)M * real);
     y->rstd2 = layout_take(a, (size_t)M * real);
     y->lse = layout_take(a, (size_t)(M * c->num_attention_heads) * real);
-    y->x1 = take_forward(m, a, l, OPERAND_X1, M, D, m->row_x, NO_ALIAS);
-    y->attn_operand = take_forward(m, a, l, OPERAND_ATTN, M, A, m->row_attn, (alias){true, y->attn});
-    y->x2 = take_forward(m, a, l, OPERAND_X2, M, D, m->row_x, NO_ALIAS);
+    y->x1 = take_forward(m, a, l, each, OPERAND_X1, M, D, m->row_x, NO_ALIAS);
+    y->attn_operand = take_forward(m, a, l, each, OPERAND_ATTN, M, A, m->row_attn, (alias){true, y->attn});
+    y->x2 = take_forward(m, a, l, each, OPERAND_X2, M, D, m->row_x, NO_ALIAS);
 }
 
 // Evaluation keeps no layer: all share the first two layers' buffers (the second's, whose s1 is its own). With
@@ -106,7 +111,7 @@ static void layout_layer(yx_model *m, layout *a, int64_t l) {
 static void share_layers(yx_model *m, layout *a) {
     size_t bytes = (size_t)(m->max_rows * m->config.hidden_size) * yx_dtype_size(m->precision.act);
     void *s1 = NULL;
-    layout_layer(m, a, 0);
+    layout_layer(m, a, 0, false);
     for (int64_t l = 1; l < m->config.num_layers; l++) {
         model_layer *y = &m->layers[l], weights = *y;
         if (l == 1 || m->recompute) s1 = layout_take(a, bytes);
@@ -119,23 +124,23 @@ static void share_layers(yx_model *m, layout *a) {
     }
 }
 
-// Buffers that every layer uses in turn. The quant pointers of layer 0 stand in; model_place sets the layer's own.
+// Buffers that every layer uses in turn.
 static void layout_transients(yx_model *m, layout *a) {
     const config_model *c = &m->config;
     int64_t M = m->max_rows, D = c->hidden_size, F = c->intermediate_size, A = attn_width(c), Q = qkv_width(c);
     size_t act = yx_dtype_size(m->precision.act);
     m->delta = layout_take(a, (size_t)(M * D) * act);
-    m->h = take_place(m, a, 0, OPERAND_H, M, F, NO_ALIAS);
+    m->h = take_shared(m, a, OPERAND_H, M, F, NO_ALIAS);
     if (!m->training) return;
     m->dx = layout_take(a, (size_t)(M * D) * act);
     m->dnorm = layout_take(a, (size_t)(M * D) * act);
     m->dh = layout_take(a, (size_t)(M * F) * act);
     m->d_attn = layout_take(a, (size_t)(M * A) * act);
     m->dqkv = layout_take(a, (size_t)(M * Q) * act);
-    m->d_gate_up = take_place(m, a, 0, OPERAND_D_GATE_UP, M, 2 * F, NO_ALIAS);
-    m->d_down = take_place(m, a, 0, OPERAND_D_DOWN, M, D, (alias){true, m->dx});
-    m->d_o = take_place(m, a, 0, OPERAND_D_O, M, D, (alias){true, m->dx});
-    m->d_qkv = take_place(m, a, 0, OPERAND_D_QKV, M, Q, (alias){true, m->dqkv});
+    m->d_gate_up = take_shared(m, a, OPERAND_D_GATE_UP, M, 2 * F, NO_ALIAS);
+    m->d_down = take_shared(m, a, OPERAND_D_DOWN, M, D, (alias){true, m->dx});
+    m->d_o = take_shared(m, a, OPERAND_D_O, M, D, (alias){true, m->dx});
+    m->d_qkv = take_shared(m, a, OPERAND_D_QKV, M, Q, (alias){true, m->dqkv});
     if (!m->precision.num_slots) return;
     int64_t widest = 2 * F > Q ? 2 * F : Q;
     m->c_x = layout_take(a, (size_t)(M * D) * act);
@@ -161,7 +166,7 @@ static void layout_activations(yx_model *m, layout *a) {
     m->row_x = shares ? layout_take(a, (size_t)(M * D)) : NULL;
     m->row_attn = shares ? layout_take(a, (size_t)(M * attn_width(c))) : NULL;
     if (m->training && !m->recompute)
-        for (int64_t l = 0; l < c->num_layers; l++) layout_layer(m, a, l);
+        for (int64_t l = 0; l < c->num_layers; l++) layout_layer(m, a, l, true);
     else share_layers(m, a);
     layout_transients(m, a);
 }

@@ -45,13 +45,18 @@ void precision_layout(precision_state *p, layout *a) {
     p->saturated = layout_take(a, n * sizeof(uint32_t));
 }
 
-yx_dtype precision_dtype(const precision_state *p, operand_place place) {
+yx_dtype precision_shared_dtype(const precision_state *p, operand_place place) {
     return place >= OPERAND_D_QKV ? p->gradient : p->forward;
+}
+
+yx_dtype precision_dtype(const precision_state *p, int64_t layer, operand_place place) {
+    return layer < p->first || layer >= p->end ? p->act : precision_shared_dtype(p, place);
 }
 
 bool precision_in_act(const precision_state *p, int64_t layer, bool backward) {
     if (!p->num_slots) return false;
-    return layer < p->first || layer >= p->end || p->fallback[layer] || (backward && p->recipe == FP8_FORWARD_ONLY);
+    if (p->warms_up || layer < p->first || layer >= p->end || p->fallback[layer]) return true;
+    return backward && p->recipe == FP8_FORWARD_ONLY;
 }
 
 static yx_scale_kind kind_of(config_fp8_recipe recipe, operand_place place) {
@@ -66,7 +71,7 @@ void precision_set_slots(precision_state *p, const config_model *model, const pa
     for (int64_t i = 0; i < p->num_slots; i++) {
         operand_place place = (operand_place)(i % OPERANDS_PER_LAYER);
         yx_scale_slot *slot = &p->slots[i];
-        yx_dtype dtype = precision_dtype(p, place);
+        yx_dtype dtype = precision_dtype(p, i / OPERANDS_PER_LAYER, place);
         *slot = (yx_scale_slot){.kind = kind_of(p->recipe, place), .dtype = dtype == p->act ? YX_E5M2 : dtype};
         if (slot->kind != YX_SCALE_NORM) continue;
         param_role role = place == OPERAND_X1 ? PARAM_NORM1 : PARAM_NORM2;
@@ -78,7 +83,7 @@ void precision_set_slots(precision_state *p, const config_model *model, const pa
 yx_quant precision_quant(const precision_state *p, int64_t layer, operand_place place) {
     if (!p->num_slots) return (yx_quant){0};
     int64_t i = layer * OPERANDS_PER_LAYER + (int64_t)place;
-    if (precision_dtype(p, place) == p->act) return (yx_quant){.amax = p->amax + i}; // forward-only: not scaled
+    if (precision_dtype(p, layer, place) == p->act) return (yx_quant){.amax = p->amax + i};
     return (yx_quant){p->scale + i, p->scale_inv + i * YX_SCALE_INV_SPACING, p->amax + i, p->saturated + i};
 }
 

@@ -34,7 +34,8 @@ typedef struct precision_state {
     yx_dtype act;               // residual stream, activations, embedding
     yx_dtype forward, gradient; // operands of the block's products: act, or 8 bits
     config_fp8_recipe recipe;
-    int64_t first, end;   // layers first … end − 1 multiply in 8 bits
+    int64_t first, end;   // layers first … end − 1 multiply in 8 bits; the others' operands are in act
+    bool warms_up;        // all layers multiply in act for now
     bool *fallback;       // [num_layers] host: of these, layers that multiply in act all the same
     int64_t num_slots;    // 0 unless 8-bit
     yx_scale_slot *slots; // [num_slots] host
@@ -54,9 +55,11 @@ void precision_set_slots(precision_state *p, const config_model *model, const pa
                          const yx_real *params);
 // Whether this layer's products are in act in this pass although its operands are 8-bit.
 bool precision_in_act(const precision_state *p, int64_t layer, bool backward);
-// Type of an operand.
-yx_dtype precision_dtype(const precision_state *p, operand_place place);
-// Scale pointers of an operand (all NULL unless 8-bit).
+// Type of a layer's operand.
+yx_dtype precision_dtype(const precision_state *p, int64_t layer, operand_place place);
+// Type of an operand whose memory all layers use in turn.
+yx_dtype precision_shared_dtype(const precision_state *p, operand_place place);
+// Scale pointers of a layer's operand (none unless it is 8-bit, but for amax).
 yx_quant precision_quant(const precision_state *p, int64_t layer, operand_place place);
 // Sets one slot's scale from the amax it has now (recipe "current").
 yx_status precision_update_slot(const precision_state *p, const yx_ops *ops, yx_device *device, int64_t layer,

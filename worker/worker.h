@@ -59,6 +59,10 @@ bool worker_calibrates(const yx_worker *w);
 // when args->calibrate and worker_calibrates.
 yx_status worker_step(yx_worker *w, const worker_source *source, const worker_step_args *args, worker_step_result *out);
 
+// From now on all layers' products are in act, or in 8 bits again (training.bf16_warmup_steps). Every rank does it
+// before the same step.
+void worker_set_warmup(yx_worker *w, bool in_act);
+
 // From now on this layer's products are in act, or in 8 bits again. Every rank does it before the same step.
 void worker_set_fallback(yx_worker *w, int64_t layer, bool in_act);
 bool worker_has_fallback(const yx_worker *w, int64_t layer);

@@ -43,6 +43,13 @@ yx_status worker_read_fp8(yx_worker *w, int64_t tokens) {
     return status;
 }
 
+void worker_set_warmup(yx_worker *w, bool in_act) {
+    precision_state *p = &w->model->precision;
+    if (!p->num_slots || p->warms_up == in_act) return;
+    p->warms_up = in_act;
+    worker_forget_graphs(w);
+}
+
 void worker_set_fallback(yx_worker *w, int64_t layer, bool in_act) {
     if (!w->model->precision.fallback || layer < 0 || layer >= w->options.model.num_layers) return;
     w->model->precision.fallback[layer] = in_act;
