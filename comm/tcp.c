@@ -201,19 +201,23 @@ static void module_close(void) {
     tcp_leave(&world);
 }
 
-static bool is_open(int fd) {
+// False if the other side has closed the connection (*error 0) or it broke (*error says why).
+static bool is_open(int fd, int *error) {
     char c;
     ssize_t n = recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
-    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
+    bool nothing_yet = n < 0 && (errno == EAGAIN || errno == EINTR);
+    *error = n < 0 && !nothing_yet ? errno : 0;
+    return n > 0 || nothing_yet;
 }
 
 // A rank that has lost another gives the others some seconds to lose the same one: they may still compute, and would
 // take the end of this one for the cause.
 static void await_others(void) {
     double end = tcp_now() + (world.link_timeout < PATIENCE ? world.link_timeout : PATIENCE);
+    int error;
     for (bool any = true; any && tcp_now() < end; usleep(20000)) {
         any = false;
-        for (int r = 0; r < world.size; r++) any = any || (r != world.rank && is_open(world.peers[r].fd));
+        for (int r = 0; r < world.size; r++) any = any || (r != world.rank && is_open(world.peers[r].fd, &error));
     }
 }
 
@@ -224,15 +228,10 @@ static void module_abort(int exit_code) {
     _exit(exit_code);
 }
 
-// A connection that the other side has closed, or that broke.
 static yx_status module_check(void) {
-    for (int r = 0; r < world.size; r++) {
-        char c;
-        if (r == world.rank) continue;
-        ssize_t n = recv(world.peers[r].fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
-        if (n == 0) return lost(&world, r, "a step", 0);
-        if (n < 0 && errno != EAGAIN && errno != EINTR) return lost(&world, r, "a step", errno);
-    }
+    int error;
+    for (int r = 0; r < world.size; r++)
+        if (r != world.rank && !is_open(world.peers[r].fd, &error)) return lost(&world, r, "a step", error);
     return YX_OK;
 }
 

@@ -161,12 +161,9 @@ static yx_status record_skip(trainer *t, const plan_step *step, const worker_ste
 }
 
 // The first steps of an fp8 run are in bf16. Amax is recorded in them all the same, so that the scales are there.
-static void choose_precision(trainer *t, const plan_step *step) {
+static bool warms_up(const trainer *t) {
     const config_training *c = &t->options->config.training;
-    if (c->precision != PRECISION_FP8 || c->bf16_warmup_steps == 0) return;
-    worker_set_warmup(t->worker, step->step < c->bf16_warmup_steps);
-    if (leads(t) && step->step == c->bf16_warmup_steps)
-        yx_info("   step %lld: products in 8 bits from here on", (long long)step->step + 1);
+    return c->precision == PRECISION_FP8 && t->steps < c->bf16_warmup_steps;
 }
 
 static yx_status next_batch(void *context, const micro_batch **out) { return loader_next(context, out); }
@@ -177,7 +174,7 @@ static yx_status one_step(trainer *t, const plan_step *step) {
     t->has_result = false;
     if (step->first_of_stage && leads(t)) YX_CHECK(metrics_stage(&t->metrics, step));
     YX_CHECK(request_ahead(t));
-    choose_precision(t, step);
+    worker_set_warmup(t->worker, warms_up(t));
     load_request load = slice(t, step);
     worker_source source = {next_batch, t->loader};
     worker_step_args args = {.num_micro_batches = loader_num_micro_batches(&load),
@@ -280,6 +277,8 @@ static yx_status open_run_folder(trainer *t, bool resumed) {
             (long long)t->setup.plan.total_tokens, (long long)t->setup.plan.total_steps, c->run_dir,
             resumed ? "" : " (fresh start)");
     if (resumed) yx_info("resumed after step %lld (%lld tokens)", (long long)t->steps, (long long)t->tokens);
+    if (warms_up(t))
+        yx_info("products in bf16 up to step %lld, then in 8 bits", (long long)c->training.bf16_warmup_steps);
     YX_CHECK(metrics_start(&t->metrics, t->steps, t->tokens, group_size(t->group), t->setup.device_name,
                            t->setup.micro_tokens));
     if (group_size(t->group) > 1) YX_CHECK(metrics_link(&t->metrics, t->steps, &t->link));

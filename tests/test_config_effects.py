@@ -263,6 +263,8 @@ def bf16_warmup(runs):
     run("train", "--config", runs.config, "--max-steps", 4, "--set", f"run_dir={parts.path}", *fp8, check=STOPPED)
     a, b, c = whole.losses(), plain.losses(), parts.losses()
     assert a[:3] == b[:3] and a[3:] != b[3:] and np.allclose(a, b, atol=0.02), (a, b)
+    assert "products in bf16 up to step 3, then in 8 bits" in whole.errors, whole.errors
+    assert all(s["saturated"] == 0 for s in whole.log()[:3])
     assert a == c, (a, c)
 
 

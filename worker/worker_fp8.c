@@ -34,12 +34,13 @@ yx_status worker_read_fp8(yx_worker *w, int64_t tokens) {
         int64_t layer = i / OPERANDS_PER_LAYER;
         double of = (double)tokens * width(c, place), amax = w->readback->history[i * YX_SCALE_HISTORY_LENGTH];
         if (amax > w->fp8.amax[place]) w->fp8.amax[place] = amax;
-        if (is_weight(place)) continue; // cast once a step, within their bound
+        // Weights are cast once a step, within their bound; what is multiplied in act is not cast.
+        if (is_weight(place) || precision_in_act(p, layer, place >= OPERAND_D_QKV)) continue;
         clipped += counts[i];
         values += of;
         if (counts[i] / of > layers[layer]) layers[layer] = counts[i] / of;
     }
-    w->fp8.saturated = clipped / values;
+    w->fp8.saturated = values > 0 ? clipped / values : 0;
     return status;
 }
 
