@@ -409,7 +409,7 @@ static const struct {
     {"training.fp8_gradient", "e5m2", {"training.precision=fp8"}},
     {"training.bf16_warmup_steps", "3", {"training.precision=fp8"}},
     {"training.bf16_layers_at_start", "0", {"training.precision=fp8"}},
-    {"training.bf16_layers_at_end", "1", {"training.precision=fp8"}},
+    {"training.bf16_layers_at_end", "1", {"training.precision=fp8", "training.bf16_layers_at_start=0"}},
     {"training.fp8_fallback", "0.5", {"training.precision=fp8"}},
     {"training.fp8_fallback_steps", "7", {"training.precision=fp8"}},
     {"training.shard_optimizer", "true", {NULL}},
