@@ -63,8 +63,8 @@ def row(kind, tokens, gpus, one, several):
 
 
 def print_row(r):
-    print(f"{r['kind']:24} {r['seq_len']:5} {r['tokens_per_gpu']:7} {r['gpus']:4} {r['one']:10.0f} {r['slowest']:10.0f} {r['several']:10.0f} {r['ratio']:6.3f} "
-          f"{r['exchange_ms']:9.2f} {r['exposed_ms']:8.2f} {100 * r['hidden']:6.1f}%", flush=True)
+    print(f"{r['kind']:24} {r['seq_len']:5} {r['tokens_per_gpu']:7} {r['gpus']:4} {r['one']:10.0f} {r['slowest']:10.0f} "
+          f"{r['several']:10.0f} {r['ratio']:6.3f} {r['exchange_ms']:9.2f} {r['exposed_ms']:8.2f} {100 * r['hidden']:6.1f}%", flush=True)
 
 
 def weak(args, tokens, numbers):
@@ -107,7 +107,8 @@ def main():
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", help="file for the rows")
     args = parser.parse_args()
-    print(f"{'':24} {'T':>5} {'tok/GPU':>7} {'GPUs':>4} {'one':>10} {'slowest':>10} {'several':>10} {'ratio':>6} {'exch. ms':>9} {'exposed':>8} {'hidden':>7}")
+    print(f"{'':24} {'T':>5} {'tok/GPU':>7} {'GPUs':>4} {'one':>10} {'slowest':>10} {'several':>10} {'ratio':>6} {'exch. ms':>9} "
+          f"{'exposed':>8} {'hidden':>7}")
     rows, numbers = [], stage_numbers(args)
     for tokens in args.tokens:
         for r in weak(args, tokens, numbers):

@@ -134,10 +134,11 @@ const config_key config_keys[] = {
      .meaning =
          "format of 8-bit gradients: e4m3 reaches over 18 powers of two, e5m2 over 32 and rounds twice as coarsely"},
     {TRAINING(bf16_warmup_steps), INT(0, 1000000), .fallback = "512", .applies = is_fp8, .only_with = "precision: fp8",
-     .meaning = "the run's first steps, which multiply in bf16: as long as the hidden states of all tokens are nearly "
-                "alike, 8 bits round away much of what differs, and gradients spike"},
+     .meaning =
+         "the run's first steps, which multiply in bf16: in 8 bits gradients spike there, and what a run loses to "
+         "that it does not make up for"},
     {TRAINING(bf16_layers_at_start), INT(0, 4096), .fallback = "1", .applies = is_fp8, .only_with = "precision: fp8",
-     .meaning = "first layers that always multiply in bf16: what the first one rounds away, all others miss"},
+     .meaning = "first layers that always multiply in bf16: what they round away, all others miss"},
     {TRAINING(bf16_layers_at_end), INT(0, 4096), .fallback = "0", .applies = is_fp8, .only_with = "precision: fp8",
      .meaning = "last layers that always multiply in bf16"},
     {TRAINING(fp8_fallback), REAL(0, 1), .fallback = "0.001", .applies = is_fp8, .only_with = "precision: fp8",

@@ -1,8 +1,9 @@
 """fp8 against bf16: the same data, order and initial weights, trained once in each precision, for each seed. The mean loss of the last
 50 steps may differ by 0.01 nats. The published 197M configuration on the shards in YX_DATA (a folder `yxanul prepare` wrote, or one
-that holds it as data/), 60 M tokens or four epochs of less, in steps of 32,768 tokens. An fp8 run is as its defaults make it: its first steps and its first
-layer are in bf16 (--set training.bf16_warmup_steps=0 training.bf16_layers_at_start=0 for none). "bf16-again" is a second bf16 run that sums in
-another order (deterministic: false): what it differs by is the noise of the comparison, which grows with the learning rate.
+that holds it as data/), 60 M tokens or four epochs of less, in steps of 32,768 tokens. An fp8 run is as its defaults make it: its first
+steps and its first layer are in bf16 (--set training.bf16_warmup_steps=0 training.bf16_layers_at_start=0 for none). "bf16-again" is a
+second bf16 run that sums in another order (deterministic: false): what it differs by is the noise of the comparison, which grows with
+the learning rate.
 
 Runs take turns on one GPU and are spread over several.
 

@@ -31,13 +31,14 @@ static yx_operand take_operand(const yx_model *m, layout *a, yx_dtype dtype, int
     return o;
 }
 
-// An operand of one layer, or memory for one that all layers use in turn (their quant pointers take the place of
-// these).
+// An operand of one layer.
 static yx_operand take_place(const yx_model *m, layout *a, int64_t layer, operand_place place, int64_t rows,
                              int64_t cols, alias of) {
     yx_quant quant = precision_quant(&m->precision, layer, place);
     return take_operand(m, a, precision_dtype(&m->precision, layer, place), rows, cols, of, quant);
 }
+
+// Memory for an operand that all layers use in turn; pass_shared sets the layer's own quant pointers.
 static yx_operand take_shared(const yx_model *m, layout *a, operand_place place, int64_t rows, int64_t cols, alias of) {
     return take_operand(m, a, precision_shared_dtype(&m->precision, place), rows, cols, of, (yx_quant){0});
 }

@@ -53,7 +53,7 @@ void precision_layout(precision_state *p, layout *a);
 // Fills the slots' kinds; `params` is the arena the norms' gammas lie in.
 void precision_set_slots(precision_state *p, const config_model *model, const param_table *table,
                          const yx_real *params);
-// Whether this layer's products are in act in this pass although its operands are 8-bit.
+// Whether this layer's products are in act in this pass, although others' are in 8 bits.
 bool precision_in_act(const precision_state *p, int64_t layer, bool backward);
 // Type of a layer's operand.
 yx_dtype precision_dtype(const precision_state *p, int64_t layer, operand_place place);

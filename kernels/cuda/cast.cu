@@ -38,20 +38,15 @@ template <yx_dtype T, yx_dtype S> __global__ void __launch_bounds__(THREADS) cas
 
 // --- Without a transposed copy
 template <yx_dtype T>
-__device__ __forceinline__ void store_group(void *base, int64_t index, const values8 &x, float scale) {
-    if constexpr (T == YX_E4M3 || T == YX_E5M2) {
-        *(uint2 *)((uint8_t *)base + index) = pack8_fp8<T>(x, scale);
+__device__ __forceinline__ void put_group(const yx_operand &o, int64_t at, const values8 &x, float scale,
+                                          quant_tally &seen) {
+    if constexpr (T == YX_F32) {
+        tally8<T>(seen, x, scale);
+        float4 *out = (float4 *)((float *)o.row + at);
+        out[0] = make_float4(x.v[0] * scale, x.v[1] * scale, x.v[2] * scale, x.v[3] * scale);
+        out[1] = make_float4(x.v[4] * scale, x.v[5] * scale, x.v[6] * scale, x.v[7] * scale);
     } else {
-        values8 scaled;
-#pragma unroll
-        for (int i = 0; i < 8; i++) scaled.v[i] = x.v[i] * scale;
-        if constexpr (T == YX_BF16) {
-            store8(base, index, scaled);
-        } else {
-            float4 *out = (float4 *)((float *)base + index);
-            out[0] = make_float4(scaled.v[0], scaled.v[1], scaled.v[2], scaled.v[3]);
-            out[1] = make_float4(scaled.v[4], scaled.v[5], scaled.v[6], scaled.v[7]);
-        }
+        put_operand8<T>(o, at, x, scale, nullptr, 0, 0, 0, seen); // no transposed copy, no tile
     }
 }
 
@@ -71,10 +66,8 @@ template <yx_dtype T, yx_dtype S> __global__ void __launch_bounds__(THREADS) fla
 #pragma unroll
     for (int k = 0; k < FLAT_GROUPS; k++) {
         const int64_t at = first + k * THREADS * 8;
-        if (at + 8 <= n) {
-            tally8<T>(seen, x[k], scale);
-            store_group<T>(a.dst.row, at, x[k], scale);
-        } else
+        if (at + 8 <= n) put_group<T>(a.dst, at, x[k], scale, seen);
+        else
 #pragma unroll 1
             for (int64_t i = at; i < n; i++) {
                 const float value =
