@@ -1,6 +1,9 @@
 """300 steps of the 197M model in bf16, by `yxanul train` and by PyTorch: the same initial weights, batches, AdamW, clipping and learning
 rates, through five sequence lengths. The mean loss of every ten steps may differ by 0.01 nats. Reads the shards in YX_DATA (a folder
-`yxanul prepare` wrote, or one that holds it as data/); needs a GPU and PyTorch. With --device cpu: a tiny model on made-up text."""
+`yxanul prepare` wrote, or one that holds it as data/); needs a GPU and PyTorch. With --device cpu: a tiny model on made-up text.
+
+--again trains by PyTorch a second time, with logits in pieces of half the size: by what the two differ is the noise of the comparison,
+which grows with the learning rate (at 6e-4 as large as the bar)."""
 import argparse, collections, itertools, json, os, struct, subprocess, sys, tempfile, time
 import numpy as np
 from run_fixture import BINARY
@@ -60,11 +63,11 @@ def check_windows(step):
     assert (target >= 0).all()
 
 
-def torch_step(model, optimizer, step, args):
+def torch_step(model, optimizer, step, args, chunk):
     """One optimizer step: loss and the gradient's norm before clipping."""
     token, target, start = (torch.from_numpy(a).to(args.device) for a in step.arrays)
     optimizer.zero_grad(set_to_none=True)
-    loss = model.loss_in_pieces(token, target, start, step.seq_len, args.chunk)
+    loss = model.loss_in_pieces(token, target, start, step.seq_len, chunk)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.params.values(), step.clip or float("inf"))
     for group in optimizer.param_groups:
@@ -73,7 +76,7 @@ def torch_step(model, optimizer, step, args):
     return loss.detach(), norm.detach()
 
 
-def torch_run(folder, sizes, args):
+def torch_run(folder, sizes, args, chunk):
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[args.precision]
     params = read_params(f"{folder}/params.bin", sizes, args.device)
     model, optimizer = Model(sizes, params, dtype, fine=torch.float32), optimizer_of(params)
@@ -83,7 +86,7 @@ def torch_run(folder, sizes, args):
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         for i, step in enumerate(read_steps(f"{folder}/steps.bin")):
             check_windows(step)
-            loss, norm = torch_step(model, optimizer, step, args)
+            loss, norm = torch_step(model, optimizer, step, args, chunk)
             results.append({"tokens": step.tokens, "seq_len": step.seq_len, "lr": step.lr, "grad_clip": step.clip, "loss": loss,
                             "grad_norm": norm})
             if i % 100 == 99:
@@ -121,6 +124,7 @@ def exercised(ours):
 
 
 def windows_of(ours, theirs):
+    """Means of ten steps, and by what they differ."""
     out = []
     for i in range(0, len(ours), EVERY):
         a, b = ours[i:i + EVERY], theirs[i:i + EVERY]
@@ -141,9 +145,14 @@ def stage_rows(ours, theirs):
                "grad_norm": max((a["grad_norm"] / b["grad_norm"] - 1 for a, b in pairs), key=abs)}
 
 
+def worst_of(windows):
+    return max(windows, key=lambda w: abs(w["difference"]))
+
+
 def report(args, ours, theirs, seconds):
+    """Prints the comparison; all its figures."""
     windows, rows = windows_of(ours, theirs), list(stage_rows(ours, theirs))
-    worst = max(windows, key=lambda w: abs(w["difference"]))
+    worst = worst_of(windows)
     wrong = same_schedule(ours, theirs) + exercised(ours)
     if not all(abs(w["difference"]) <= args.bar for w in windows):
         wrong.append(f"{worst['difference']:+.5f} nats at step {worst['step']} is more than {args.bar}")
@@ -156,15 +165,30 @@ def report(args, ours, theirs, seconds):
     ours_seconds = sum(s["seconds"] for s in ours)
     print(f"{args.precision}: {len(ours)} steps, {tokens / 1e6:.2f} M tokens, ours {tokens / ours_seconds / 1e3:.1f}k tokens/s, "
           f"PyTorch (eager) {tokens / seconds / 1e3:.1f}k; first step {ours[0]['loss'] - theirs[0]['loss']:+.6f}; "
-          f"worst mean of {EVERY} steps {worst['difference']:+.5f} nats (step {worst['step']})")
+          f"worst mean of {EVERY} steps {worst['difference']:+.5f} nats (step {worst['step']})", flush=True)
+    steps = [{"step": a["step"], "ours": a["loss"], "torch": b["loss"], "grad_norm": a["grad_norm"], "torch_grad_norm": b["grad_norm"],
+              "lr": a["lr"]} for a, b in zip(ours, theirs)]
+    return {"bar": args.bar, "every": EVERY, "precision": args.precision, "device": args.device, "torch": torch.__version__,
+            "tokens": tokens, "seconds": ours_seconds, "torch_seconds": seconds, "worst": worst, "stages": rows, "windows": windows,
+            "steps": steps, "failed": wrong}
+
+
+def report_noise(ours, theirs, again):
+    """How far apart PyTorch's two runs are, beside ours and each of them."""
+    rows = [{"step": first["step"], "torch": first["difference"], "again": second["difference"], "noise": second["torch"] - first["torch"]}
+            for first, second in zip(windows_of(ours, theirs), windows_of(ours, again))]
+    print(f"\n{'step':>5} {'ours - torch':>12} {'ours - again':>12} {'again - torch':>13}")
+    for r in rows:
+        print(f"{r['step']:5} {r['torch']:+12.5f} {r['again']:+12.5f} {r['noise']:+13.5f}")
+    a, b, c = (max((r[name] for r in rows), key=abs) for name in ("torch", "again", "noise"))
+    print(f"worst {a:+12.5f} {b:+12.5f} {c:+13.5f}", flush=True)
+    return rows
+
+
+def write_json(args, figures):
     if args.json:
         with open(args.json, "w") as file:
-            json.dump({"bar": args.bar, "every": EVERY, "precision": args.precision, "device": args.device, "torch": torch.__version__,
-                       "tokens": tokens, "seconds": ours_seconds, "torch_seconds": seconds, "worst": worst, "stages": rows,
-                       "windows": windows, "steps": [{"step": a["step"], "ours": a["loss"], "torch": b["loss"], "grad_norm": a["grad_norm"],
-                                                      "torch_grad_norm": b["grad_norm"], "lr": a["lr"]} for a, b in zip(ours, theirs)],
-                       "failed": wrong}, file, indent=1)
-    return wrong
+            json.dump(figures, file, indent=1)
 
 
 def main():
@@ -173,14 +197,15 @@ def main():
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     parser.add_argument("--steps", type=int, default=300, help="about; stages end where a shuffle window does")
     parser.add_argument("--step-tokens", type=int, help="tokens of a step (default: 16384; tiny: 512)")
-    parser.add_argument("--lr", type=float, help="peak rate (default: 6e-4; tiny: 2e-3)")
+    parser.add_argument("--lr", type=float, help="peak rate (default: 1.2e-4; tiny: 2e-3)")
     parser.add_argument("--chunk", type=int, default=4096, help="rows of logits that PyTorch holds at a time")
+    parser.add_argument("--again", action="store_true", help="PyTorch twice: the noise of the comparison")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bar", type=float, help="nats (default: 0.01; fp32: 0.001)")
     args = parse(parser)
     args.bar = args.bar or (0.01 if args.precision == "bf16" else 0.001)
     args.step_tokens = args.step_tokens or (512 if args.tiny else 16384)
-    args.lr = args.lr or (2e-3 if args.tiny else 6e-4)
+    args.lr = args.lr or (2e-3 if args.tiny else 1.2e-4)
     if args.device == "cuda":
         need_gpu()
         if not torch.cuda.is_available():
@@ -191,10 +216,16 @@ def main():
                      precision=args.precision, stages=stages_of(args))
         dump(folder)
         ours = train(folder)[0]
-        theirs, seconds = torch_run(folder, TINY if args.tiny else SIZES, args)
-    wrong = report(args, ours, theirs, seconds)
-    if wrong:
-        sys.exit("failed: " + "; ".join(wrong))
+        sizes = TINY if args.tiny else SIZES
+        theirs, seconds = torch_run(folder, sizes, args, args.chunk)
+        figures = report(args, ours, theirs, seconds)
+        write_json(args, figures)
+        if args.again:
+            pieces = max(1, min(args.chunk, args.step_tokens) // 2)
+            figures["noise"] = report_noise(ours, theirs, torch_run(folder, sizes, args, pieces)[0])
+            write_json(args, figures)
+    if figures["failed"]:
+        sys.exit("failed: " + "; ".join(figures["failed"]))
     print(f"ok: within {args.bar} nats at every {EVERY}th step")
 
 
