@@ -100,14 +100,13 @@ static yx_status evaluate(options *o) {
     loaded_model m = {0};
     dataset *validation = NULL, *train = NULL;
     yx_group *group = NULL;
-    char *path = NULL;
+    const char *path;
     evaluate_result result;
     bigram_result bigram = {0};
     YX_CHECK(group_open_solo(&group));
     YX_CHECK(setup_device(o->device, NULL, 0, &ops, &device));
     YX_CHECK(load_model(o->checkpoint, ops, device, o->precision, o->seq_len > 4096 ? o->seq_len : 4096, &m));
-    if (o->data) YX_CHECK(yx_format(&path, "%s", o->data));
-    else YX_CHECK(setup_data_path(&m.config.data, &path));
+    path = o->data ? o->data : m.config.data.path;
     YX_CHECK(dataset_open(path, "validation", m.config.data.verify, &validation));
     const char *sha = json_string_value(json_object_get(checkpoint_meta(m.checkpoint), "tokenizer_sha256"));
     if (!sha || strcmp(sha, dataset_get_info(validation)->tokenizer_sha256) != 0)
@@ -121,7 +120,6 @@ static yx_status evaluate(options *o) {
     if (o->json) YX_CHECK(print_json(&m, o, &result, &bigram));
     else print_text(&m, o, &result, &bigram);
 fail:
-    free(path);
     dataset_close(train);
     dataset_close(validation);
     loaded_model_free(&m);

@@ -123,7 +123,6 @@ const char *group_backend(const yx_group *g) { return g->module ? g->module->nam
 yx_status group_check(yx_group *g) { return g->module && g->module->check ? g->module->check() : YX_OK; }
 
 // --- Exchanging
-// ----------------------------------------------------------------------------------------------------------
 yx_status group_broadcast(yx_group *g, void *data, size_t bytes, int root) {
     return g->module ? g->module->broadcast(data, bytes, root) : YX_OK;
 }

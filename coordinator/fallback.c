@@ -39,6 +39,7 @@ static void take_entry(void *context, const char *detail) {
 }
 
 void fallback_restore(fallback *f, const ledger *l, int64_t step) {
+    if (f->options->fp8_fallback <= 0) return;
     ledger_each(l, EVENT, take_entry, f);
     end_spells(f, step);
 }

@@ -27,7 +27,6 @@ static void lint(const lints *l, const char *format, ...) {
 static int64_t stage_tokens(const plan_stage *s) { return s->token_end - s->token_begin; }
 
 // --- One stage. Stages are counted from 1 in what people read.
-// ----------------------------------------------------------
 static void lint_steps(const lints *l, const plan_stage *s, int64_t number) {
     if (s->num_steps >= FEW_STEPS) return;
     lint(l, "stage %" PRId64 " has only %" PRId64 " optimizer steps: lower its batch_size or raise its fraction",

@@ -1,28 +1,9 @@
 #include "coordinator/setup.h"
-#include "common/file.h"
 #include "common/log.h"
 #include "io/tokenizer.h"
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
-
-static char *base_name(const char *path, size_t *length) {
-    const char *end = path + strlen(path);
-    while (end > path + 1 && end[-1] == '/') end--;
-    const char *begin = end;
-    while (begin > path && begin[-1] != '/') begin--;
-    *length = (size_t)(end - begin);
-    return (char *)begin;
-}
-
-yx_status setup_data_path(const config_data *data, char **path) {
-    static const char mark[] = "{tokenizer}";
-    const char *at = strstr(data->path, mark);
-    if (!at) return yx_format(path, "%s", data->path);
-    size_t length;
-    const char *name = base_name(data->tokenizer, &length);
-    return yx_format(path, "%.*s%.*s%s", (int)(at - data->path), data->path, (int)length, name, at + sizeof mark - 1);
-}
 
 yx_status setup_device(config_device device, const yx_device_options *options, int local_rank, const yx_ops **ops,
                        yx_device **out) {
@@ -56,14 +37,12 @@ fail:
 
 static yx_status open_data(const yx_config *config, run_setup *s) {
     yx_status status = YX_OK;
-    char *path = NULL;
-    YX_CHECK(setup_data_path(&config->data, &path));
+    const char *path = config->data.path;
     YX_CHECK(dataset_open(path, "train", config->data.verify, &s->train));
     YX_CHECK(check_tokenizer(config, path, dataset_get_info(s->train)));
     status = dataset_open(path, "validation", config->data.verify, &s->validation);
     if (status == YX_ERR_UNAVAILABLE) status = YX_OK; // this data has no such split
 fail:
-    free(path);
     return status;
 }
 
@@ -76,6 +55,11 @@ yx_status setup_open(const yx_config *config, int local_rank, int ranks, run_set
     YX_CHECK(plan_build(config, dataset_get_info(out->train)->num_tokens, &out->plan));
     YX_CHECK(setup_device(config->training.device, &options, local_rank, &out->ops, &out->device));
     YX_CHECK(out->ops->info(out->device, &info));
+    if (config->training.precision == PRECISION_FP8 && !info.eight_bit)
+        YX_FAIL(
+            YX_ERR_UNAVAILABLE,
+            "%s does not multiply 8-bit numbers (compute capability 8.9 or newer does): use training.precision bf16",
+            info.name);
     memcpy(out->device_name, info.name, sizeof out->device_name);
     out->device_index = info.index;
     YX_CHECK(memory_micro_tokens(out->ops, out->device, config, ranks, out->plan.window_blocks, &out->micro_tokens));

@@ -15,8 +15,6 @@ typedef struct run_setup {
     int device_index; // of a GPU on its host
 } run_setup;
 
-// "{tokenizer}" in data.path replaced by the tokenizer's base name. `*path` to free().
-yx_status setup_data_path(const config_data *data, char **path);
 // The backend for `device` (auto: CUDA where there is one, else the CPU) opened for this rank.
 yx_status setup_device(config_device device, const yx_device_options *options, int local_rank, const yx_ops **ops,
                        yx_device **out);

@@ -8,19 +8,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SCALES = 96 }; // bytes of a description
+
 static yx_status describe(const yx_config *config, const run_setup *setup, int ranks, const run_state *state,
                           json_t **out) {
     yx_status status = YX_OK;
-    char identity[YX_SHA256_HEX], plan[17], *yaml = NULL;
+    char identity[YX_SHA256_HEX], plan[17], scales[SCALES], *yaml = NULL;
     const dataset_info *info = dataset_get_info(setup->train);
     YX_CHECK(config_identity(config, identity));
     YX_CHECK(config_to_yaml(config, &yaml));
     snprintf(plan, sizeof plan, "%016llx", (unsigned long long)setup->plan.hash);
-    *out = json_pack("{s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:s, s:s, s:s, s:O}", "step", (json_int_t)state->steps,
-                     "tokens", (json_int_t)state->tokens, "adam_steps", (json_int_t)worker_adam_steps(state->worker),
-                     "ranks", ranks, "micro_batch_tokens", (json_int_t)setup->micro_tokens, "config", yaml,
-                     "config_identity", identity, "plan_hash", plan, "data_manifest_sha256", info->manifest_sha256,
-                     "tokenizer_sha256", info->tokenizer_sha256, "ledger", state->ledger->entries);
+    precision_describe(&worker_model(state->worker)->precision, scales, sizeof scales);
+    *out =
+        json_pack("{s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:O}", "step", (json_int_t)state->steps,
+                  "tokens", (json_int_t)state->tokens, "adam_steps", (json_int_t)worker_adam_steps(state->worker),
+                  "ranks", ranks, "micro_batch_tokens", (json_int_t)setup->micro_tokens, "config", yaml,
+                  "config_identity", identity, "plan_hash", plan, "data_manifest_sha256", info->manifest_sha256,
+                  "tokenizer_sha256", info->tokenizer_sha256, "fp8_scales", scales, "ledger", state->ledger->entries);
     if (!*out) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the checkpoint's description");
 fail:
     free(yaml);
@@ -88,16 +92,23 @@ static yx_status check(const yx_config *config, const run_setup *setup, const ch
     return YX_OK;
 }
 
-static yx_status read_tensors(checkpoint *c, yx_worker *worker, int64_t adam_steps) {
+// Whether the checkpoint's scales are for the operands that this run has in 8 bits.
+static bool has_scales(const json_t *meta, yx_worker *worker) {
+    char scales[SCALES];
+    precision_describe(&worker_model(worker)->precision, scales, sizeof scales);
+    return strcmp(text_of(meta, "fp8_scales"), scales) == 0;
+}
+
+static yx_status read_tensors(checkpoint *c, yx_worker *worker, bool scales, int64_t adam_steps) {
     yx_status status = YX_OK;
     const worker_tensor *tensors;
     int64_t count;
     checkpoint_tensor *list = NULL;
-    YX_CHECK(worker_state_buffers(worker, &tensors, &count));
+    YX_CHECK(worker_state_buffers(worker, scales, &tensors, &count));
     list = as_checkpoint(tensors, count);
     if (!list) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a checkpoint's table");
     YX_CHECK(checkpoint_read(c, list, count));
-    YX_CHECK(worker_set_state(worker, adam_steps));
+    YX_CHECK(worker_set_state(worker, scales, adam_steps));
 fail:
     free(list);
     return status;
@@ -119,7 +130,8 @@ yx_status state_load(const yx_config *config, const run_setup *setup, const char
     if (json_unpack((json_t *)meta, "{s:I, s:I, s:I}", "step", &steps, "tokens", &tokens, "adam_steps", &adam_steps))
         YX_FAIL(YX_ERR_DATA, "%s: the manifest lacks step, tokens or adam_steps", checkpoint_path(c));
     YX_CHECK(ledger_load(state->ledger, json_object_get(meta, "ledger")));
-    YX_CHECK(read_tensors(c, state->worker, adam_steps));
+    state->without_scales = !has_scales(meta, state->worker) && worker_calibrates(state->worker);
+    YX_CHECK(read_tensors(c, state->worker, has_scales(meta, state->worker), adam_steps));
     state->steps = steps;
     state->tokens = tokens;
     *resumed = true;

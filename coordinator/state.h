@@ -9,6 +9,7 @@ typedef struct run_state {
     int64_t steps, tokens;
     yx_worker *worker;
     ledger *ledger;
+    bool without_scales; // loaded: the checkpoint's 8-bit scales, if any, are not this run's: the next step calibrates
 } run_state;
 
 yx_status state_save(const yx_config *config, const run_setup *setup, int ranks, const run_state *state);

@@ -10,6 +10,7 @@
 #include "coordinator/state.h"
 #include "coordinator/stop.h"
 #include "coordinator/wire.h"
+#include "io/checkpoint.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@ typedef struct trainer {
     metrics metrics;          // rank 0
     int64_t tokens, steps;    // consumed and done so far
     int64_t requested_tokens; // up to where the loader has been asked
+    int64_t calibrate_at;     // tokens before the step that calibrates though it is not a stage's first; -1: none
     int64_t saved_step, evaluated_step;
     int skips; // in a row
     rank_watch watch;
@@ -46,6 +48,7 @@ static double now(void) {
 static bool leads(const trainer *t) { return group_rank(t->group) == 0; }
 
 // --- The plan
+
 // Every rank computes the step for itself, and all compare.
 static yx_status agree_on_step(trainer *t, plan_step *step, bool *stop) {
     yx_status status = YX_OK;
@@ -73,7 +76,7 @@ static load_request slice(const trainer *t, const plan_step *step) {
 }
 
 static bool calibrates(const trainer *t, const plan_step *step) {
-    return step->first_of_stage && worker_calibrates(t->worker);
+    return (step->first_of_stage || step->token_begin == t->calibrate_at) && worker_calibrates(t->worker);
 }
 
 // Keeps the loader as many micro-batches ahead of the worker as it wants, and one step at least.
@@ -96,7 +99,6 @@ fail:
 }
 
 // --- What follows a step
-// -----------------------------------------------------------------------------------------------------
 static yx_status evaluate(trainer *t, int64_t stage) {
     yx_status status = YX_OK;
     const config_evaluation *e = &t->options->config.evaluation;
@@ -120,7 +122,7 @@ static yx_status save(trainer *t) {
     yx_status status = YX_OK;
     double start = now();
     if (t->saved_step == t->steps) return YX_OK;
-    run_state state = {t->steps, t->tokens, t->worker, &t->ledger};
+    run_state state = {.steps = t->steps, .tokens = t->tokens, .worker = t->worker, .ledger = &t->ledger};
     YX_CHECK(worker_collect_state(t->worker, leads(t)));
     if (leads(t)) {
         status = state_save(&t->options->config, &t->setup, group_size(t->group), &state);
@@ -181,7 +183,7 @@ static yx_status one_step(trainer *t, const plan_step *step) {
                              .tokens = step->seq_len * step->num_sequences,
                              .lr = step->lr,
                              .grad_clip = step->grad_clip,
-                             .calibrate = step->first_of_stage};
+                             .calibrate = calibrates(t, step)};
     YX_CHECK(worker_step(t->worker, &source, &args, &t->result));
     t->has_result = true;
     t->tokens += args.tokens;
@@ -243,7 +245,7 @@ static yx_status create_worker(trainer *t) {
 static yx_status initialise(trainer *t, bool *resumed) {
     yx_status status = YX_OK;
     const yx_config *c = &t->options->config;
-    run_state state = {0, 0, t->worker, &t->ledger};
+    run_state state = {.worker = t->worker, .ledger = &t->ledger};
     YX_CHECK(state_load(c, &t->setup, t->options->resume, &state, resumed));
     if (!*resumed) {
         YX_CHECK(model_init(worker_model(t->worker), (uint64_t)c->training.seed));
@@ -252,6 +254,7 @@ static yx_status initialise(trainer *t, bool *resumed) {
         fallback_restore(&t->fallback, &t->ledger, state.steps);
         t->steps = t->saved_step = t->evaluated_step = state.steps;
         t->tokens = t->requested_tokens = state.tokens;
+        if (state.without_scales) t->calibrate_at = state.tokens;
     }
     if (t->tokens >= t->setup.plan.total_tokens) return YX_OK;
     plan_step next;
@@ -265,7 +268,12 @@ static yx_status open_run_folder(trainer *t, bool resumed) {
     yx_status status = YX_OK;
     const yx_config *c = &t->options->config;
     char *yaml = NULL, *path = NULL;
+    int aside = 0;
     if (!leads(t)) return YX_OK;
+    if (!resumed) YX_CHECK(checkpoint_set_aside(c->run_dir, &aside));
+    if (aside)
+        yx_info("the earlier run's checkpoints and log are kept in %s as checkpoints-before-%d and log-before-%d.jsonl",
+                c->run_dir, aside, aside);
     YX_CHECK(yx_format(&path, "%s/config.yaml", c->run_dir));
     YX_CHECK(config_to_yaml(c, &yaml));
     YX_CHECK(yx_write_file_atomic(path, yaml, strlen(yaml)));
@@ -277,6 +285,8 @@ static yx_status open_run_folder(trainer *t, bool resumed) {
             (long long)t->setup.plan.total_tokens, (long long)t->setup.plan.total_steps, c->run_dir,
             resumed ? "" : " (fresh start)");
     if (resumed) yx_info("resumed after step %lld (%lld tokens)", (long long)t->steps, (long long)t->tokens);
+    if (t->calibrate_at >= 0)
+        yx_info("the checkpoint has no 8-bit scales for this run's operands: the next step measures them");
     if (warms_up(t))
         yx_info("products in bf16 up to step %lld, then in 8 bits", (long long)c->training.bf16_warmup_steps);
     YX_CHECK(metrics_start(&t->metrics, t->steps, t->tokens, group_size(t->group), t->setup.device_name,
@@ -311,7 +321,7 @@ fail:
 }
 
 yx_status train_run(const train_options *options, yx_group *group) {
-    trainer t = {.options = options, .group = group};
+    trainer t = {.options = options, .group = group, .calibrate_at = -1};
     stop_install();
     yx_status status = start(&t);
     if (status == YX_OK && t.tokens >= t.setup.plan.total_tokens)

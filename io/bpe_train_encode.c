@@ -41,7 +41,6 @@ uint32_t pair_sketch_nth(const pair_sketch *s, size_t n) {
 }
 
 // --- Batches of documents
-// ---------------------------------------------------------------------------------------------
 
 typedef struct batch {
     uint8_t *text;

@@ -25,8 +25,8 @@ struct checkpoint {
 };
 
 // --- Folders
-// --------------------------------------------------------------------------------------------------------------- The
-// step of a published checkpoint's name ("step_000001234"), -1 for any other name.
+
+// The step of a published checkpoint's name ("step_000001234"), -1 for any other name.
 static int64_t step_of(const char *name) {
     if (strncmp(name, "step_", 5) != 0 || !name[5] || strlen(name) > 5 + 18) return -1;
     for (const char *p = name + 5; *p; p++)
@@ -79,7 +79,6 @@ static yx_status list_steps(const char *folder, int64_t **steps, size_t *count, 
 }
 
 // --- Writing
-// ---------------------------------------------------------------------------------------------------------------
 static yx_status copy_file(const char *from_folder, const char *to_folder, const char *name, bool *found) {
     yx_status status = YX_OK;
     char *from = NULL, *to = NULL, *data = NULL;
@@ -246,8 +245,34 @@ fail:
     return status;
 }
 
+static yx_status rename_if_there(const char *from, const char *to) {
+    if (!yx_path_exists(from) || rename(from, to) == 0) return YX_OK;
+    return yx_fail_errno("cannot rename %s to %s", from, to);
+}
+
+yx_status checkpoint_set_aside(const char *run_dir, int *number) {
+    yx_status status = YX_OK;
+    char *from[2] = {0}, *to[2] = {0};
+    int64_t *steps = NULL;
+    size_t count;
+    *number = 0;
+    YX_CHECK(yx_format(&from[0], "%s/checkpoints", run_dir));
+    YX_CHECK(yx_format(&from[1], "%s/log.jsonl", run_dir));
+    YX_CHECK(list_steps(from[0], &steps, &count, false));
+    for (int n = 1; count > 0 && *number == 0; n++) {
+        for (int i = 0; i < 2; i++) free(to[i]), to[i] = NULL;
+        YX_CHECK(yx_format(&to[0], "%s/checkpoints-before-%d", run_dir, n));
+        YX_CHECK(yx_format(&to[1], "%s/log-before-%d.jsonl", run_dir, n));
+        if (!yx_path_exists(to[0]) && !yx_path_exists(to[1])) *number = n;
+    }
+    for (int i = 1; i >= 0 && *number; i--) YX_CHECK(rename_if_there(from[i], to[i]));
+fail:
+    for (int i = 0; i < 2; i++) free(from[i]), free(to[i]);
+    free(steps);
+    return status;
+}
+
 // --- Reading
-// ---------------------------------------------------------------------------------------------------------------
 static int by_name(const void *a, const void *b) {
     return strcmp(json_string_value(json_object_get(*(json_t *const *)a, "name")),
                   json_string_value(json_object_get(*(json_t *const *)b, "name")));

@@ -22,6 +22,11 @@ typedef struct checkpoint_options {
 yx_status checkpoint_write(const char *run_dir, int64_t step, const checkpoint_tensor *tensors, int64_t num_tensors,
                            const json_t *meta, const char *tokenizer_path, const checkpoint_options *options);
 
+// A fresh start in the folder of an earlier run: its checkpoints/ and log.jsonl are renamed to checkpoints-before-N/
+// and log-before-N.jsonl, so that nothing is lost and no later resume takes them for the new run's. `*number` is N, or
+// 0 when there were no checkpoints and nothing was renamed.
+yx_status checkpoint_set_aside(const char *run_dir, int *number);
+
 typedef struct checkpoint checkpoint;
 // Opens one checkpoint folder, or of a run folder the newest that verifies: if the newest does not, says which and why
 // (yx_warn) and falls back. `*out` is NULL and the result YX_OK when RUN holds no checkpoints at all. A folder whose

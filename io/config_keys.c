@@ -127,9 +127,10 @@ const config_key config_keys[] = {
      .meaning = "format of the operands of matrix products; master weights and moments are always fp32"},
     {TRAINING(fp8_recipe), NAME(recipes), .fallback = "bounded-delayed", .applies = is_fp8,
      .only_with = "precision: fp8",
-     .meaning = "scales of 8-bit operands. bounded-delayed: from bounds that hold (normalised activations, attention "
-                "outputs, weights) or the largest values of the last 16 steps; current: from the tensor itself, in a "
-                "second pass; forward-only: as bounded-delayed, with bf16 in the backward pass"},
+     .meaning =
+         "scales of 8-bit operands. bounded-delayed: from bounds that hold (normalised activations, weights) or the "
+         "largest values of the last 16 steps; current: from the tensor itself, in a "
+         "second pass; forward-only: as bounded-delayed, with bf16 in the backward pass"},
     {TRAINING(fp8_gradient), NAME(gradients), .fallback = "e4m3", .applies = is_fp8, .only_with = "precision: fp8",
      .meaning =
          "format of 8-bit gradients: e4m3 reaches over 18 powers of two, e5m2 over 32 and rounds twice as coarsely"},

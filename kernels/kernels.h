@@ -20,12 +20,12 @@ typedef struct yx_event yx_event;
 typedef struct yx_graph yx_graph;
 
 // --- Operands of matrix products
-// ---------------------------------------------------------------------------------------- Where a scaled tensor's
-// factors live (device memory). Stored value = value · scale; scale_inv undoes it. Producers raise *amax to the largest
-// |value| they saw (before scaling), and count in *saturated the values that the cast clipped: those with |value ·
-// scale| > max(dtype), whose code is counted once however many copies are written. Pointers may be NULL: then scale is
-// 1 and nothing is recorded. amax is recorded for every dtype when it is not NULL. scale_inv is 16-byte aligned: GPU
-// libraries read it so.
+
+// Where a scaled tensor's factors live (device memory). Stored value = value · scale; scale_inv undoes it. Producers
+// raise *amax to the largest |value| they saw (before scaling), and count in *saturated the values that the cast
+// clipped: those with |value · scale| > max(dtype), whose code is counted once however many copies are written.
+// Pointers may be NULL: then scale is 1 and nothing is recorded. amax is recorded for every dtype when it is not NULL.
+// scale_inv is 16-byte aligned: GPU libraries read it so.
 typedef struct yx_quant {
     const float *scale, *scale_inv;
     float *amax;
@@ -56,7 +56,6 @@ typedef struct yx_matmul_args {
 } yx_matmul_args;
 
 // --- Embedding
-// ----------------------------------------------------------------------------------------------------------
 typedef struct yx_embed_args { // z[i,:] = E[token[i],:]
     int64_t rows, rank;
     yx_dtype act;
@@ -73,7 +72,6 @@ typedef struct yx_embed_backward_args { // dE[token[i],:] += dz[i,:], in a fixed
 } yx_embed_backward_args;
 
 // --- RMSNorm: y = gamma · s / sqrt(mean(s²) + eps), s = x + delta (Zhang & Sennrich 2019)
-// ------------------------------------
 typedef struct yx_norm_args {
     int64_t rows, cols;
     yx_dtype act;
@@ -100,7 +98,8 @@ typedef struct yx_norm_backward_args {
 } yx_norm_backward_args;
 
 // --- Rotary positions, halves rotated (Su et al. 2021; the layout of Llama in Hugging Face)
-// ----------------------------------- Rotates q and k of qkv [M, (heads + 2·kv_heads)·head_dim] in place by position i
+
+// Rotates q and k of qkv [M, (heads + 2·kv_heads)·head_dim] in place by position i
 // - seq_start[i]; `inverse` rotates back (the backward pass). v passes; its largest |value| goes to quant.amax of `out`
 // in the forward pass (attention's outputs are convex combinations of v). In the backward pass `out` receives the
 // copies of the result as the next products' operand (.row == qkv: itself; with another row or column copy what is left
@@ -116,7 +115,8 @@ typedef struct yx_rope_args {
 } yx_rope_args;
 
 // --- Attention: softmax(scale · q·kᵀ + mask)·v, query head h reads key/value head h / (heads / kv_heads)
-// --------------------- Key j is visible to query i iff seq_start[i] <= j <= i.
+
+// Key j is visible to query i iff seq_start[i] <= j <= i.
 typedef struct yx_attention_args {
     int64_t rows, heads, kv_heads, head_dim;
     yx_dtype act;
@@ -138,7 +138,6 @@ typedef struct yx_attention_backward_args {
 } yx_attention_backward_args;
 
 // --- SwiGLU: h = silu(gate) · up (Shazeer 2020)
-// -------------------------------------------------------------------------------
 typedef struct yx_swiglu_args {
     int64_t rows, cols;
     yx_dtype act;
@@ -156,7 +155,6 @@ typedef struct yx_swiglu_backward_args {
 
 // --- Head: cross-entropy of softmax(z·Eᵀ) over `vocab` words, no [M, vocab] matrix in memory (reference: cut
 // cross-entropy, Wijmans et al. 2024; here with dz in the forward pass)
-// ---------------------------------------------------------------------------
 typedef struct yx_head_args {
     int64_t rows, rank, vocab;
     yx_dtype act;
@@ -181,7 +179,7 @@ typedef struct yx_head_backward_args { // dE += grad_scale · (softmax - onehot)
 } yx_head_backward_args;
 
 // --- Optimizer
-// ------------------------------------------------------------------------------------------------------------------
+
 // Device memory; the first group is copied in by the host before each step, the second is computed on the device.
 enum { YX_CLOCKS = 4 };
 typedef struct yx_step_scalars {
@@ -210,7 +208,7 @@ typedef struct yx_adamw_args {
 } yx_adamw_args;
 
 // --- 8-bit scales
-// -----------------------------------------------------------------------------------------------------------------
+
 // Scales are powers of two, so that scaling is exact and small differences of amax do not show.
 // scale = 2^floor(log2(max(dtype) / bound)), the exponent within ±126; a bound that is 0 or not finite gives 1.
 // scale_inv = 1 / scale. An amax that is not finite enters the history as the entry before it did. With scalars->skip
@@ -250,11 +248,10 @@ typedef struct yx_cast_args { // writes the copies of `src` [rows, cols] and rec
 } yx_cast_args;
 
 // --- The table
-// -----------------------------------------------------------------------------------------------------------------
 typedef struct yx_device_info {
     char name[128];
     int64_t memory_total, memory_free; // bytes
-    int threads;                       // CPU: OpenMP threads; 0 otherwise
+    bool eight_bit;                    // multiplies 8-bit operands
     int index;                         // of the GPU on its host
 } yx_device_info;
 

@@ -58,7 +58,6 @@ static inline void close_devices(void) {
 }
 
 // --- Memory of one test, freed together
-// ----------------------------------------------------------------------------------
 typedef struct tracked {
     void *data, *initial, *first; // contents before the operation; after it on the first device
     size_t bytes;
@@ -133,7 +132,6 @@ static inline void after_run(int device) {
 #endif
 
 // --- Tensors
-// -----------------------------------------------------------------------------------------------------------------
 static uint64_t random_key;
 static uint64_t random_index;
 static inline double random_normal(void) { return yx_normal(7, random_key, random_index++); }
@@ -205,7 +203,6 @@ static inline double relative_error(yx_dtype t, const void *data, const double *
 #define CLOSE(t, data, expected, n) CLOSE_WITHIN(t, data, expected, n, (t) == YX_F32 ? 1e-5 : 5e-3)
 
 // --- Operands
-// ----------------------------------------------------------------------------------------------------------------
 typedef struct quant_memory {
     _Alignas(16) float scale_inv;
     float scale, amax;
@@ -251,8 +248,8 @@ static inline void check_operand(const yx_operand *o, int64_t rows, int64_t cols
 }
 
 // --- Packed sequences
-// -------------------------------------------------------------------------------------------------------- seq_start of
-// sequences of random lengths in [1, longest], then `padding` rows that see themselves only.
+
+// seq_start of sequences of random lengths in [1, longest], then `padding` rows that see themselves only.
 static inline int32_t *take_sequences(int64_t rows, int64_t longest, int64_t padding) {
     int32_t *start = take((size_t)rows * sizeof *start);
     for (int64_t i = 0; i < rows - padding;) {

@@ -58,15 +58,14 @@ static int64_t most_tokens(const yx_plan *plan) {
 
 static yx_status write_steps(const yx_config *c, int64_t steps, const char *folder) {
     yx_status status = YX_OK;
-    char path[4096], *data = NULL;
+    char path[4096];
     dataset *train = NULL;
     loader *l = NULL;
     yx_plan plan;
     snprintf(path, sizeof path, "%s/steps.bin", folder);
     FILE *file = fopen(path, "wb");
     if (!file) return yx_fail_errno("cannot create %s", path);
-    YX_CHECK(setup_data_path(&c->data, &data));
-    YX_CHECK(dataset_open(data, "train", false, &train));
+    YX_CHECK(dataset_open(c->data.path, "train", false, &train));
     YX_CHECK(plan_build(c, dataset_get_info(train)->num_tokens, &plan));
     data_order order = {.seed = (uint64_t)c->training.seed,
                         .blocks_per_epoch = plan.blocks_per_epoch,
@@ -81,7 +80,6 @@ static yx_status write_steps(const yx_config *c, int64_t steps, const char *fold
 fail:
     loader_close(l);
     dataset_close(train);
-    free(data);
     if (fclose(file) != 0) status = yx_fail_errno("cannot write %s", path);
     return status;
 }

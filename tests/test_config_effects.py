@@ -300,6 +300,10 @@ def fp8_fallback(runs):
     done = run("train", "--config", runs.config, "--max-steps", 5 - first, "--set", f"run_dir={half.path}", *wild,
                "training.fp8_fallback=1e-4", check=STOPPED)
     assert half.losses() == on.losses(), (half.losses(), on.losses(), done.stderr)
+    ended = runs.train(*wild, "training.fp8_fallback=1e-4", steps=first)
+    run("train", "--config", runs.config, "--max-steps", 5 - first, "--set", f"run_dir={ended.path}", *wild, "training.fp8_fallback=0",
+        check=STOPPED)
+    assert ended.losses() == off.losses(), (ended.losses(), off.losses())
 
 
 @proves("training.fp8_fallback_steps")

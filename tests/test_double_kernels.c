@@ -60,7 +60,6 @@ static double *take_copy(const double *x, int64_t n) {
 static double *take_normals(int64_t n) { return take_random(YX_F32, n, 1); }
 
 // --- Products
-// -----------------------------------------------------------------------------------------------------------------
 enum { M = 12, N = 9, K = 7 };
 typedef struct product {
     yx_matmul_args y;
@@ -86,7 +85,6 @@ static void matmul_gradients(void **state) {
 }
 
 // --- Embedding
-// ----------------------------------------------------------------------------------------------------------------
 typedef struct embedding {
     yx_embed_args a;
     const double *w;
@@ -109,7 +107,6 @@ static void embed_gradient(void **state) {
 }
 
 // --- RMSNorm
-// ------------------------------------------------------------------------------------------------------------------
 typedef struct norm {
     yx_norm_args a;
     const double *w;
@@ -149,7 +146,6 @@ static void norm_gradients(void **state) {
 }
 
 // --- Rotary positions
-// -----------------------------------------------------------------------------------------------------------
 typedef struct rope {
     yx_rope_args a;
     double *x;
@@ -180,7 +176,6 @@ static void rope_gradient(void **state) {
 }
 
 // --- Attention
-// ------------------------------------------------------------------------------------------------------------------
 typedef struct attention {
     yx_attention_args a;
     const double *w;
@@ -223,7 +218,6 @@ static void attention_gradient(void **state) {
 }
 
 // --- SwiGLU
-// -----------------------------------------------------------------------------------------------------------------------
 typedef struct swiglu {
     yx_swiglu_args a;
     const double *w;
@@ -245,7 +239,6 @@ static void swiglu_gradient(void **state) {
 }
 
 // --- Head
-// ---------------------------------------------------------------------------------------------------------------------------
 static double head_value(void *context) {
     const yx_head_args *a = context;
     *a->loss_sum = 0;

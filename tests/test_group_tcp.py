@@ -77,6 +77,9 @@ def test_refusals(folder):
     assert "the file never came" in ended[0][0], ended
     ended = finish(start(2, "nonsense", only=[0]))
     assert "neither HOST:PORT nor file:PATH" in ended[0][0], ended
+    for name, value in (("YX_LINK_TIMEOUT", "10m"), ("YX_COMM_TIMEOUT", "-5"), ("YX_RENDEZVOUS_TIMEOUT", "inf")):
+        ended = finish(start(2, f"file:{folder}/never", only=[0], **{name: value}))
+        assert ended[0][1] == 1 and f"{name}={value} is not a number of seconds" in ended[0][0], ended
     # Another start's rank at this port is turned away, and does not disturb.
     port = free_port()
     ours = start(2, f"localhost:{port}", only=[0], YX_TOKEN="ours")

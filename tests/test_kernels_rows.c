@@ -32,7 +32,6 @@ static const int64_t shapes[][2] = {{1, 1}, {128, 192}, {67, 129}, {130, MAX_COL
 enum { NUM_SHAPES = sizeof shapes / sizeof *shapes };
 
 // --- RMSNorm
-// ------------------------------------------------------------------------------------------------------------------
 typedef struct norm_reference {
     double *s, *rstd, *y;
 } norm_reference;
@@ -168,7 +167,6 @@ static void norm_backward_in_place(void **state) {
 }
 
 // --- Rotary positions
-// -----------------------------------------------------------------------------------------------------------
 static void rotate_reference(const yx_rope_args *a, double *qkv) {
     int64_t half = a->head_dim / 2, width = (a->heads + 2 * a->kv_heads) * a->head_dim;
     for (int64_t i = 0; i < a->rows; i++)
@@ -244,7 +242,6 @@ static void rope_there_and_back(void **state) {
 }
 
 // --- SwiGLU
-// -----------------------------------------------------------------------------------------------------------------------
 static void check_swiglu(int64_t rows, int64_t cols, yx_dtype act, yx_dtype dtype) {
     int64_t n = rows * cols;
     yx_swiglu_args a = {rows, cols, act, take_random(act, 2 * n, 3), {0}};

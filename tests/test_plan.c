@@ -52,7 +52,6 @@ static void assert_near(double value, double expected) {
 }
 
 // --- Learning rate, by hand
-// --------------------------------------------------------------------------------------------
 static double rate(int64_t blocks) {
     plan_step step;
     assert_int_equal(plan_step_at(&plan, blocks * BLOCK, &step), YX_OK);

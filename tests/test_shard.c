@@ -331,8 +331,8 @@ static void refuses_other_files(void **state) {
 }
 
 // --- Data sets
-// --------------------------------------------------------------------------------------------------------- Makes a
-// data set in its own folder, lets `spoil` loose on it and expects `status` with `text` in the message.
+
+// Makes a data set in its own folder, lets `spoil` loose on it and expects `status` with `text` in the message.
 static void expect_refusal(void (*spoil)(const char *dir), yx_status expected, const char *text) {
     char dir[64];
     dataset *d = NULL;

@@ -1,5 +1,5 @@
 """Whole runs: ranks, resume, precisions, signals. Uses the binary as a user does."""
-import os, random, shutil, signal, subprocess, sys, tempfile, time
+import json, os, random, shutil, signal, subprocess, sys, tempfile, time
 import h5py, numpy as np
 from run_fixture import BINARY, ENVIRONMENT, log, make, run
 
@@ -110,6 +110,32 @@ def test_split(folder, config):
     print(f"fp8, micro-batches of 512 and 1024 tokens: losses within {worst:.1e}")
 
 
+def test_changed_precision(folder, config):
+    """Resumed with 8-bit operands other than the checkpoint's: the next step measures their scales, and clips no more than others."""
+    fp8, measured = f"{folder}/config-fp8.yaml", "the next step measures them"
+    eight = ["training.bf16_warmup_steps=0", "training.fp8_fallback=0"]
+    changes = [(config, ["precision=bf16"], fp8, []), (fp8, ["fp8_gradient=e5m2"], fp8, ["fp8_gradient=e4m3"]),
+               (fp8, ["fp8_recipe=forward-only"], fp8, []), (fp8, ["fp8_recipe=current"], fp8, []),
+               (fp8, ["bf16_layers_at_start=1"], fp8, ["bf16_layers_at_start=0"]),
+               (fp8, [], fp8, ["bf16_layers_at_start=0", "bf16_layers_at_end=1"])]
+    worst = 0
+    for i, (before, first, after, then) in enumerate(changes):
+        path = f"{folder}/changed{i}"
+        settings = ["--set", f"run_dir={path}", *eight]
+        run("train", "--config", before, *settings, *(f"training.{c}" for c in first), "--max-steps", 10, check=75)
+        shutil.copytree(path, f"{path}-same")
+        said = run("train", "--config", after, *settings, *(f"training.{c}" for c in then), "--max-steps", 4, check=75)
+        assert measured in said.stdout + said.stderr, (first, then, said.stderr)
+        steps = log(path)
+        assert len(steps) == 14 and len({s["stage"] for s in steps}) == 1, "not within a stage"
+        worst = max(worst, *(s["saturated"] for s in steps[10:]))
+        again = ["--set", f"run_dir={path}-same", *eight, *(f"training.{c}" for c in first)]
+        said = run("train", "--config", before, *again, "--max-steps", 1, check=75)
+        assert measured not in said.stdout + said.stderr
+    assert worst < 1e-3, worst
+    print(f"{len(changes)} changes of the 8-bit operands on a resume: at most {worst:.1e} of the values clipped")
+
+
 def test_signal(folder, config):
     """SIGTERM: a checkpoint at the next step, exit code 75, and the same command continues."""
     path = f"{folder}/signal"
@@ -152,6 +178,24 @@ def flip(path):
         file.write(bytes([byte[0] ^ 4]))
 
 
+def test_fresh_start(folder, config):
+    """--resume never deletes nothing, and what it begins is what the next command continues, even if it ends before a checkpoint."""
+    path = f"{folder}/fresh"
+    train = ("train", "--config", config, "--set", f"run_dir={path}", "checkpoint.interval_steps=0", "checkpoint.at_stage_end=false")
+    run(*train, "--max-steps", 3, check=75)
+    earlier = losses(path)
+    for number in (1, 2):
+        run(*train, "training.learning_rate=1e-3", "--resume", "never", "--max-steps", 2, check=75)
+        assert f"log-before-{number}.jsonl" in os.listdir(path) and len(log(path)) == 2
+    assert os.listdir(f"{path}/checkpoints-before-1") and losses(path) != earlier[:2]
+    steps = [(s["step"], s["loss"]) for s in map(json.loads, open(f"{path}/log-before-1.jsonl")) if s["type"] == "step"]
+    assert steps == earlier, steps
+    shutil.rmtree(f"{path}/checkpoints")  # as if killed before the first one
+    done = run(*train, "--max-steps", 1, check=75)
+    assert "fresh start" in done.stdout + done.stderr and len(log(path)) == 1
+    print("a fresh start keeps the earlier run's checkpoints and log aside")
+
+
 def test_mismatch(folder, config):
     """A checkpoint of another schedule or model is refused."""
     for key in ("training.learning_rate=1e-3", "model.intermediate_size=64", "training.seed=9"):
@@ -189,8 +233,10 @@ def main():
         test_resume_at_transition(folder, config)
         test_precisions(folder)
         test_split(folder, config)
+        test_changed_precision(folder, config)
         test_signal(folder, config)
         test_damage(folder, config)
+        test_fresh_start(folder, config)
         test_mismatch(folder, config)
         test_eval_generate(folder, config)
     finally:

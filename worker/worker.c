@@ -6,12 +6,7 @@ yx_status worker_create(const yx_ops *ops, yx_device *device, yx_group *group, d
     yx_status status = YX_OK;
     yx_worker *w = calloc(1, sizeof *w);
     if (!w) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a worker");
-    *w = (yx_worker){.options = *options,
-                     .ops = ops,
-                     .device = device,
-                     .group = group,
-                     .devices = devices,
-                     .adam_steps = options->adam_steps};
+    *w = (yx_worker){.options = *options, .ops = ops, .device = device, .group = group, .devices = devices};
     model_options model = {.precision = precision_of(&options->training),
                            .max_rows = options->max_micro_tokens,
                            .training = true,

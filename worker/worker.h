@@ -9,7 +9,6 @@ typedef struct worker_options {
     config_training training; // optimizer constants, precision, seed
     config_model model;
     int64_t max_micro_tokens; // M at most
-    int64_t adam_steps;       // updates applied so far (a resume)
 } worker_options;
 
 // Where a step's micro-batches come from: the loader, or a benchmark's own.
@@ -83,6 +82,7 @@ typedef struct worker_tensor {
 yx_status worker_collect_state(yx_worker *w, bool keeps);
 // Copies the state from the device; `*tensors` stays valid until the next call.
 yx_status worker_get_state(yx_worker *w, const worker_tensor **tensors, int64_t *count);
-// Buffers of the right shapes to read a checkpoint into; then worker_set_state makes them the worker's state.
-yx_status worker_state_buffers(yx_worker *w, const worker_tensor **tensors, int64_t *count);
-yx_status worker_set_state(yx_worker *w, int64_t adam_steps);
+// Buffers of the right shapes to read a checkpoint into; then worker_set_state makes them the worker's state. Without
+// `scales` the 8-bit scales are not among them: the next step has to calibrate.
+yx_status worker_state_buffers(yx_worker *w, bool scales, const worker_tensor **tensors, int64_t *count);
+yx_status worker_set_state(yx_worker *w, bool scales, int64_t adam_steps);

@@ -29,7 +29,7 @@ static size_t list_state(yx_worker *w) {
     return at;
 }
 
-yx_status worker_state_buffers(yx_worker *w, const worker_tensor **tensors, int64_t *count) {
+yx_status worker_state_buffers(yx_worker *w, bool scales, const worker_tensor **tensors, int64_t *count) {
     if (!w->state) {
         w->state = calloc((size_t)(3 * w->model->table.count + 3), sizeof *w->state);
         if (!w->state) return yx_fail(YX_ERR_NO_MEMORY, "no memory for the checkpoint's table");
@@ -41,7 +41,7 @@ yx_status worker_state_buffers(yx_worker *w, const worker_tensor **tensors, int6
         list_state(w);
     }
     *tensors = w->state;
-    *count = w->num_state;
+    *count = scales ? w->num_state : 3 * w->model->table.count;
     return YX_OK;
 }
 
@@ -91,7 +91,7 @@ yx_status worker_collect_state(yx_worker *w, bool keeps) {
     int64_t count, largest = 0;
     float *all = NULL;
     if (!w->shard) return YX_OK;
-    if (keeps) status = worker_state_buffers(w, &tensors, &count);
+    if (keeps) status = worker_state_buffers(w, true, &tensors, &count);
     for (int64_t i = 0; i < t->num_buckets; i++)
         if (t->buckets[i].piece > largest) largest = t->buckets[i].piece;
     if (status == YX_OK && !(all = malloc((size_t)(largest * t->ranks) * sizeof(float))))
@@ -107,15 +107,15 @@ fail:
     return status;
 }
 
-// Copies between a state tensor and the device memory it mirrors; in either direction.
-static yx_status move_state(yx_worker *w, bool to_host) {
+// Copies between the first `count` state tensors and the device memory they mirror; in either direction.
+static yx_status move_state(yx_worker *w, int64_t count, bool to_host) {
     yx_status status = YX_OK;
     const yx_model *m = w->model;
     int64_t n = m->table.count;
     moment_move move = {w, YX_OK};
     if (w->shard && !to_host) worker_each_part(w, load_part, &move);
     YX_CHECK(move.status);
-    for (int64_t i = 0; i < w->num_state; i++) {
+    for (int64_t i = 0; i < count; i++) {
         worker_tensor *t = &w->state[i];
         void *device;
         if (w->shard && i >= n && i < 3 * n) continue; // see above
@@ -135,8 +135,8 @@ fail:
 }
 
 yx_status worker_get_state(yx_worker *w, const worker_tensor **tensors, int64_t *count) {
-    yx_status status = worker_state_buffers(w, tensors, count);
-    return status == YX_OK ? move_state(w, true) : status;
+    yx_status status = worker_state_buffers(w, true, tensors, count);
+    return status == YX_OK ? move_state(w, *count, true) : status;
 }
 
 // The working copies are written with the scales they had, so that a resumed run multiplies with the same bytes.
@@ -144,7 +144,6 @@ static yx_status restore_copies(yx_worker *w) {
     yx_status status = YX_OK;
     yx_model *m = w->model;
     int64_t n = m->precision.num_slots;
-    if (!n) return model_refresh_copies(m);
     const float *scale = w->state[3 * m->table.count + 1].data;
     size_t bytes = (size_t)n * YX_SCALE_INV_SPACING * sizeof(float);
     float *inverse = calloc(1, bytes);
@@ -167,8 +166,9 @@ fail:
     return status;
 }
 
-yx_status worker_set_state(yx_worker *w, int64_t adam_steps) {
-    yx_status status = move_state(w, false);
+yx_status worker_set_state(yx_worker *w, bool scales, int64_t adam_steps) {
+    yx_status status = move_state(w, scales ? w->num_state : 3 * w->model->table.count, false);
     w->adam_steps = adam_steps;
-    return status == YX_OK ? restore_copies(w) : status;
+    if (status != YX_OK) return status;
+    return scales && w->model->precision.num_slots ? restore_copies(w) : model_refresh_copies(w->model);
 }

@@ -52,7 +52,7 @@ void worker_forget_graphs(yx_worker *w) {
 }
 
 // --- Micro-batches
-// ---------------------------------------------------------------------------------------------------------
+
 // Into a host slot that the device has read, and from there to the device: the next one can be filled meanwhile.
 static yx_status upload(yx_worker *w, const micro_batch *from, model_batch *to) {
     yx_status status = YX_OK;
@@ -153,7 +153,7 @@ static yx_status set_scalars(yx_worker *w, const worker_step_args *args) {
 }
 
 // --- The step
-// --------------------------------------------------------------------------------------------------------------
+
 // Histories start again, and one pass over the step's own micro-batches in act gives every slot its amax. The values do
 // not depend on how the step is divided into micro-batches and ranks.
 static yx_status calibrate(yx_worker *w, const worker_source *source, const worker_step_args *args,

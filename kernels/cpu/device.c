@@ -40,10 +40,11 @@ static void processor_name(char *out, size_t size) {
 }
 
 static yx_status cpu_info(yx_device *d, yx_device_info *out) {
+    (void)d;
     int64_t page = sysconf(_SC_PAGESIZE);
     *out = (yx_device_info){.memory_total = page * sysconf(_SC_PHYS_PAGES),
                             .memory_free = page * sysconf(_SC_AVPHYS_PAGES),
-                            .threads = d->threads};
+                            .eight_bit = true};
     processor_name(out->name, sizeof out->name);
     return YX_OK;
 }

@@ -76,6 +76,7 @@ static yx_status cuda_info(yx_device *d, yx_device_info *out) {
     *out = yx_device_info{};
     snprintf(out->name, sizeof out->name, "%.127s", d->properties.name);
     out->index = d->index;
+    out->eight_bit = d->properties.major * 10 + d->properties.minor >= 89;
     out->memory_total = (int64_t)total;
     out->memory_free = (int64_t)available;
     return YX_OK;
