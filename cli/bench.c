@@ -185,6 +185,7 @@ int cli_bench(int argc, char **argv) {
     if (status != YX_OK) return cli_usage_error("bench", "%s", yx_message());
     if (o.help) return fputs(help, stdout) < 0;
     status = config_load(o.config, o.sets.items, o.sets.count, &config);
+    if (status == YX_OK) status = cli_check_stages(o.stages, &config);
     if (status != YX_OK) return cli_fail(status);
     if (strcmp(o.what, "kernels") == 0) return run_kernels(&o, &config);
     return run_in_group(&o, &config, strcmp(o.what, "train") == 0 ? train_in : comm_in);

@@ -102,6 +102,7 @@ int cli_bench_loader(int argc, char **argv) {
     if (status != YX_OK) return cli_usage_error("bench", "%s", yx_message());
     if (o.help) return fputs(help, stdout) < 0;
     status = config_load(o.config, o.sets.items, o.sets.count, &config);
+    if (status == YX_OK) status = cli_check_stages(o.loader.stages, &config);
     if (status == YX_OK) status = bench_loader_run(&config, &o.loader, &result);
     if (status != YX_OK) return cli_fail(status);
     if (o.json) return cli_fail(print_json(&result));

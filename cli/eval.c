@@ -112,6 +112,9 @@ static yx_status evaluate(options *o) {
     if (!sha || strcmp(sha, dataset_get_info(validation)->tokenizer_sha256) != 0)
         YX_FAIL(YX_ERR_MISMATCH, "%s was made with another tokenizer than the checkpoint was trained with", path);
     if (o->seq_len == 0) o->seq_len = loaded_model_seq_len(&m);
+    if (o->seq_len > m.config.model.max_position_embeddings)
+        YX_FAIL(YX_ERR_USAGE, "--seq-len %lld: the model has %lld positions (model.max_position_embeddings)",
+                (long long)o->seq_len, (long long)m.config.model.max_position_embeddings);
     YX_CHECK(evaluate_run(m.model, group, validation, m.config.data.document_mask, o->seq_len, o->max_tokens, &result));
     if (o->bigram) {
         YX_CHECK(dataset_open(path, "train", false, &train));

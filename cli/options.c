@@ -79,3 +79,9 @@ yx_status cli_parse_stages(const char *text, uint64_t *out) {
         if (!*end) return YX_OK;
     }
 }
+
+yx_status cli_check_stages(uint64_t stages, const yx_config *config) {
+    int64_t n = config->training.num_stages;
+    if (stages == UINT64_MAX || n >= 64 || stages >> n == 0) return YX_OK;
+    return yx_fail(YX_ERR_USAGE, "--stages: the configuration has %lld stages", (long long)n);
+}

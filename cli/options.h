@@ -1,6 +1,7 @@
 // The options of a command as a table: names, kinds and where the values go.
 #pragma once
 #include "common/status.h"
+#include "io/config.h"
 #include <stdint.h>
 
 enum { CLI_MAX_OPTIONS = 16, CLI_MAX_VALUES = 256, CLI_MAX_SETTING = 64 };
@@ -38,3 +39,5 @@ yx_status cli_parse_options(int argc, char **argv, const cli_option *table);
 yx_status cli_parse_rest(int argc, char **argv, cli_values *sets);
 // "1,5,10" as bits 0, 4 and 9.
 yx_status cli_parse_stages(const char *text, uint64_t *out);
+// Whether the configuration has all of them (UINT64_MAX: whatever it has).
+yx_status cli_check_stages(uint64_t stages, const yx_config *config);

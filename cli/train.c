@@ -14,13 +14,13 @@ static const char help[] =
     "  --set KEY=VALUE …             change keys; may be repeated\n"
     "  --precision fp32|bf16|fp8     the same as --set training.precision=…\n"
     "  --device auto|cpu|cuda        the same as --set training.device=…\n"
-    "  --resume auto|never|FOLDER    continue the run's newest checkpoint (default), start afresh, or load a "
-    "checkpoint\n"
+    "  --resume auto|never|FOLDER    continue the run's newest checkpoint (default); start afresh; begin from another\n"
+    "                                run's checkpoint, or go back to one of this run\n"
     "  --max-steps N                 stop, with a checkpoint, after N steps of this start\n"
     "  --quiet                       warnings and errors only\n"
     "\n"
-    "SIGTERM, SIGINT and SIGUSR1 stop the run at the next step with a checkpoint and exit code 75; the same command\n"
-    "continues it. Exit codes: docs/operations.md.\n";
+    "SIGTERM, SIGINT, SIGUSR1 and SIGHUP stop the run at the next step with a checkpoint and exit code 75; the same\n"
+    "command continues it. Exit codes: docs/operations.md.\n";
 
 typedef struct options {
     const char *config, *resume;

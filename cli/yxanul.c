@@ -1,5 +1,7 @@
 // yxanul: one binary, one command a task.
 #include "cli/cli.h"
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -25,6 +27,16 @@ static void print_help(FILE *out) {
     fprintf(out, "\n`yxanul COMMAND --help` lists a command's options.\n");
 }
 
+// What a command printed has to have arrived, or it did not succeed.
+static int with_output(int code) {
+    errno = 0;
+    bool failed = fflush(stdout) != 0;
+    failed |= ferror(stdout) != 0;
+    if (code != 0 || !failed) return code;
+    if (errno == 0) return cli_fail(yx_fail(YX_ERR_IO, "cannot write to standard output"));
+    return cli_fail(yx_fail_errno("cannot write to standard output"));
+}
+
 int main(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "";
     if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
@@ -36,7 +48,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     for (int i = 0; i < NUM_COMMANDS; i++)
-        if (!strcmp(name, commands[i].name)) return commands[i].run(argc - 1, argv + 1);
+        if (!strcmp(name, commands[i].name)) return with_output(commands[i].run(argc - 1, argv + 1));
     if (argc > 1) fprintf(stderr, "error: '%s' is not a command\n\n", name);
     print_help(stderr);
     return YX_ERR_USAGE;

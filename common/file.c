@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -129,6 +130,13 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
 yx_status yx_remove_tree(const char *path) {
     if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT)
         return yx_fail_errno("cannot remove %s", path);
+    return YX_OK;
+}
+
+yx_status yx_hold_folder(const char *path, int *fd, bool *taken) {
+    *fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0) return yx_fail_errno("cannot open %s", path);
+    *taken = flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     return YX_OK;
 }
 

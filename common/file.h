@@ -13,6 +13,9 @@ yx_status yx_fsync_path(const char *path);
 yx_status yx_make_dirs(const char *path);
 // rm -r; a path that does not exist is not an error.
 yx_status yx_remove_tree(const char *path);
+// Holds the folder for this process until `*fd` is closed, also by the process's end; nothing is left of it. `*taken`:
+// another process has it. Where a file system has no locks, nothing is held and nothing taken.
+yx_status yx_hold_folder(const char *path, int *fd, bool *taken);
 bool yx_path_exists(const char *path);
 bool yx_path_is_dir(const char *path);
 // asprintf that reports memory failure; `*out` to free().

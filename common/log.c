@@ -10,6 +10,8 @@ void yx_log_setup(yx_log_level level, int rank) {
     log_rank = rank;
 }
 
+bool yx_log_shows(yx_log_level level) { return level <= max_level; }
+
 void yx_log(yx_log_level level, const char *format, ...) {
     static const char *const prefix[] = {"error: ", "warning: ", "", "debug: "};
     if (level > max_level || (level == YX_LOG_INFO && log_rank > 0)) return;

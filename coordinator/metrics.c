@@ -140,7 +140,7 @@ static void print_duration(double seconds, char out[32]) {
 static void print_step(metrics *m, const plan_step *step, const worker_step_result *r, int64_t tokens) {
     double t = now();
     bool due = m->terminal ? t - m->last_line > 0.2 : (step->step + 1) % m->interval_steps == 0;
-    if (!due && !step->last_of_run) return;
+    if ((!due && !step->last_of_run) || !yx_log_shows(YX_LOG_INFO)) return;
     m->last_line = t;
     char left[32];
     print_duration((double)(m->plan->total_tokens - tokens) / fmax(m->tokens_per_second, 1), left);

@@ -77,19 +77,32 @@ static const char *text_of(const json_t *meta, const char *key) {
     return text ? text : "";
 }
 
+// What the checkpoint's configuration has otherwise.
+static void find_difference(const yx_config *config, const char *path, const json_t *meta, char *out, size_t size) {
+    const char *yaml = text_of(meta, "config");
+    yx_config *saved = malloc(sizeof *saved); // it is large
+    *out = '\0';
+    if (saved && config_load_text(yaml, strlen(yaml), path, ".", NULL, 0, saved) == YX_OK)
+        config_difference(config, saved, out, size);
+    free(saved);
+}
+
 static yx_status check(const yx_config *config, const run_setup *setup, const char *path, const json_t *meta) {
-    char identity[YX_SHA256_HEX];
+    char identity[YX_SHA256_HEX], difference[512];
     yx_status status = config_identity(config, identity);
     if (status != YX_OK) return status;
     if (strcmp(text_of(meta, "data_manifest_sha256"), dataset_get_info(setup->train)->manifest_sha256) != 0)
-        return yx_fail(YX_ERR_MISMATCH, "%s was trained on other data than data.path names", path);
-    if (strcmp(text_of(meta, "config_identity"), identity) != 0)
         return yx_fail(
             YX_ERR_MISMATCH,
-            "%s belongs to another model or schedule: compare config.yaml of its run with this configuration, "
-            "or start afresh with another run_dir or --resume never",
+            "%s was trained on other data than data.path names: name that data, or start afresh with another "
+            "run_dir",
             path);
-    return YX_OK;
+    if (strcmp(text_of(meta, "config_identity"), identity) == 0) return YX_OK;
+    find_difference(config, path, meta, difference, sizeof difference);
+    return yx_fail(
+        YX_ERR_MISMATCH,
+        "%s belongs to another model or schedule%s%s%s: change it back, or start afresh with another run_dir", path,
+        *difference ? " (here " : "", difference, *difference ? ")" : "");
 }
 
 // Whether the checkpoint's scales are for the operands that this run has in 8 bits.
@@ -114,6 +127,30 @@ fail:
     return status;
 }
 
+static bool is_inside(const char *path, const char *folder) {
+    char *inner = realpath(path, NULL), *outer = realpath(folder, NULL);
+    size_t n = outer ? strlen(outer) : 0;
+    bool is = inner && outer && strncmp(inner, outer, n) == 0 && (inner[n] == '/' || inner[n] == '\0');
+    free(inner);
+    free(outer);
+    return is;
+}
+
+// The checkpoint to go on from; NULL: none. Another run's is only for a run that has none of its own, so that the same
+// command, started again, goes on.
+static yx_status open_checkpoint(const yx_config *config, const char *resume, checkpoint **out, run_state *state) {
+    bool automatic = strcmp(resume, "auto") == 0, own = automatic || is_inside(resume, config->run_dir);
+    yx_status status = YX_OK;
+    *out = NULL;
+    state->goes_back = own && !automatic;
+    if (automatic || !own) status = checkpoint_open(config->run_dir, out);
+    if (status == YX_OK && *out && !own) yx_info("%s has checkpoints of its own: it goes on", config->run_dir);
+    if (status != YX_OK || *out || automatic) return status;
+    status = checkpoint_open(resume, out);
+    state->elsewhere = !own;
+    return status == YX_OK && !*out ? yx_fail(YX_ERR_USAGE, "--resume %s: there is no checkpoint", resume) : status;
+}
+
 yx_status state_load(const yx_config *config, const run_setup *setup, const char *resume, run_state *state,
                      bool *resumed) {
     yx_status status = YX_OK;
@@ -121,10 +158,8 @@ yx_status state_load(const yx_config *config, const run_setup *setup, const char
     json_int_t steps, tokens, adam_steps;
     *resumed = false;
     if (strcmp(resume, "never") == 0) return YX_OK;
-    bool automatic = strcmp(resume, "auto") == 0;
-    YX_CHECK(checkpoint_open(automatic ? config->run_dir : resume, &c));
-    if (!c && automatic) return YX_OK;
-    if (!c) return yx_fail(YX_ERR_USAGE, "--resume %s: there is no checkpoint", resume);
+    YX_CHECK(open_checkpoint(config, resume, &c, state));
+    if (!c) return YX_OK;
     const json_t *meta = checkpoint_meta(c);
     YX_CHECK(check(config, setup, checkpoint_path(c), meta));
     if (json_unpack((json_t *)meta, "{s:I, s:I, s:I}", "step", &steps, "tokens", &tokens, "adam_steps", &adam_steps))

@@ -15,6 +15,9 @@ void stop_install(void) {
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);
+    signal(SIGPIPE, SIG_IGN); // who read the messages has gone: the run goes on
+    struct sigaction before;  // a terminal that is closed stops the run, unless nohup said that it does not matter
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, NULL);
 }
 
 bool stop_requested(void) { return requested != 0; }

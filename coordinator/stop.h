@@ -1,4 +1,5 @@
-// SIGTERM, SIGINT and SIGUSR1 ask the run to stop at the next step boundary; a second SIGINT ends the process at once.
+// SIGTERM, SIGINT, SIGUSR1 and SIGHUP (unless it was ignored) ask the run to stop at the next step boundary; a second
+// SIGINT ends the process at once.
 #pragma once
 #include <stdbool.h>
 

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { MAX_CONSECUTIVE_SKIPS = 8, RANKS_INTERVAL = 50 }; // steps
 
@@ -33,8 +34,10 @@ typedef struct trainer {
     int64_t requested_tokens; // up to where the loader has been asked
     int64_t calibrate_at;     // tokens before the step that calibrates though it is not a stage's first; -1: none
     int64_t saved_step, evaluated_step;
-    int skips; // in a row
+    bool same_command; // started again, goes on
+    int skips;         // in a row
     rank_watch watch;
+    int hold;                  // rank 0: of the run folder
     worker_step_result result; // of the last step, if has_result
     bool has_result;
 } trainer;
@@ -45,6 +48,7 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static bool is_complete(const trainer *t) { return t->tokens >= t->setup.plan.total_tokens; }
 static bool leads(const trainer *t) { return group_rank(t->group) == 0; }
 
 // --- The plan
@@ -208,14 +212,15 @@ static yx_status report_ranks(trainer *t) {
 static yx_status loop(trainer *t) {
     yx_status status = YX_OK;
     int64_t limit = t->options->max_steps, begun = t->steps;
-    while (t->tokens < t->setup.plan.total_tokens) {
+    while (!is_complete(t)) {
         plan_step step;
         bool stop;
         YX_CHECK(agree_on_step(t, &step, &stop));
         if (stop || (limit > 0 && t->steps - begun >= limit)) {
             YX_CHECK(save(t));
-            return yx_fail(YX_ERR_INTERRUPTED, "stopped after step %lld of %lld; the same command continues",
-                           (long long)t->steps, (long long)t->setup.plan.total_steps);
+            return yx_fail(YX_ERR_INTERRUPTED, "stopped after step %lld of %lld; the same command%s continues",
+                           (long long)t->steps, (long long)t->setup.plan.total_steps,
+                           t->same_command ? "" : " without --resume");
         }
         if (divides(RANKS_INTERVAL, t->steps)) YX_CHECK(report_ranks(t));
         YX_CHECK(one_step(t, &step));
@@ -247,16 +252,18 @@ static yx_status initialise(trainer *t, bool *resumed) {
     const yx_config *c = &t->options->config;
     run_state state = {.worker = t->worker, .ledger = &t->ledger};
     YX_CHECK(state_load(c, &t->setup, t->options->resume, &state, resumed));
+    t->same_command = strcmp(t->options->resume, "never") != 0 && !state.goes_back;
     if (!*resumed) {
         YX_CHECK(model_init(worker_model(t->worker), (uint64_t)c->training.seed));
         t->saved_step = t->evaluated_step = -1;
     } else {
         fallback_restore(&t->fallback, &t->ledger, state.steps);
-        t->steps = t->saved_step = t->evaluated_step = state.steps;
+        t->steps = t->evaluated_step = state.steps;
+        t->saved_step = state.elsewhere ? -1 : state.steps;
         t->tokens = t->requested_tokens = state.tokens;
         if (state.without_scales) t->calibrate_at = state.tokens;
     }
-    if (t->tokens >= t->setup.plan.total_tokens) return YX_OK;
+    if (is_complete(t)) return YX_OK;
     plan_step next;
     YX_CHECK(plan_step_at(&t->setup.plan, t->tokens, &next));
     wire_restore(&t->wire, &t->ledger, &next);
@@ -276,7 +283,7 @@ static yx_status open_run_folder(trainer *t, bool resumed) {
                 c->run_dir, aside, aside);
     YX_CHECK(yx_format(&path, "%s/config.yaml", c->run_dir));
     YX_CHECK(config_to_yaml(c, &yaml));
-    YX_CHECK(yx_write_file_atomic(path, yaml, strlen(yaml)));
+    if (!is_complete(t) || !yx_path_exists(path)) YX_CHECK(yx_write_file_atomic(path, yaml, strlen(yaml)));
     YX_CHECK(metrics_open(c->run_dir, &t->setup.plan, c->logging.interval_steps, resumed ? t->steps : -1, &t->metrics));
     yx_info("%lld parameters on %s, %d rank%s, micro-batches of up to %lld tokens; %lld tokens in %lld steps; run "
             "folder %s%s",
@@ -298,13 +305,22 @@ fail:
     return status;
 }
 
+static yx_status hold_run_folder(trainer *t) {
+    const char *folder = t->options->config.run_dir;
+    bool taken = false;
+    yx_status status = yx_make_dirs(folder);
+    if (status == YX_OK) status = yx_hold_folder(folder, &t->hold, &taken);
+    if (status != YX_OK || !taken) return status;
+    return yx_fail(YX_ERR_USAGE, "another process trains in %s: let it end first, or name another run_dir", folder);
+}
+
 // Each part ends with an agreement of all ranks, so that none waits for one that failed.
 static yx_status start(trainer *t) {
     yx_status status = YX_OK;
     bool resumed = false;
     YX_CHECK(rank_watch_create(t->group, &t->watch));
     status = ledger_create(&t->ledger);
-    if (status == YX_OK && leads(t)) status = yx_make_dirs(t->options->config.run_dir);
+    if (status == YX_OK && leads(t)) status = hold_run_folder(t);
     if (status == YX_OK)
         status = setup_open(&t->options->config, group_local_rank(t->group), group_size(t->group), &t->setup);
     YX_CHECK(group_agree(t->group, status));
@@ -321,12 +337,15 @@ fail:
 }
 
 yx_status train_run(const train_options *options, yx_group *group) {
-    trainer t = {.options = options, .group = group, .calibrate_at = -1};
+    trainer t = {.options = options, .group = group, .calibrate_at = -1, .hold = -1};
     stop_install();
     yx_status status = start(&t);
-    if (status == YX_OK && t.tokens >= t.setup.plan.total_tokens)
+    if (status == YX_OK && is_complete(&t)) {
         yx_info("this run is complete: %lld steps", (long long)t.steps);
+        status = save(&t); // of another folder
+    }
     if (status == YX_OK) status = loop(&t);
+    if (t.hold >= 0) close(t.hold);
     metrics_close(&t.metrics);
     loader_close(t.loader);
     fallback_free(&t.fallback);

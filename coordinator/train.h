@@ -9,6 +9,6 @@ typedef struct train_options {
     int64_t max_steps;  // stop (with a checkpoint) after this many steps of this process; 0: no limit
 } train_options;
 
-// Trains to the end of the plan. YX_ERR_INTERRUPTED after SIGTERM, SIGINT or SIGUSR1 (a checkpoint was written). When
-// one rank fails, all return.
+// Trains to the end of the plan. YX_ERR_INTERRUPTED after SIGTERM, SIGINT, SIGUSR1 or SIGHUP (a checkpoint was
+// written). When one rank fails, all return.
 yx_status train_run(const train_options *options, yx_group *group);

@@ -126,5 +126,8 @@ const char *config_precision_name(config_precision precision);
 const char *config_wire_name(config_wire wire);
 // SHA-256 over the keys that a resumed run may not change (model, data order, schedule); hex digits, 65 bytes.
 yx_status config_identity(const yx_config *config, char hex[65]);
+// The first of those keys that two configurations have differently: "training.learning_rate is 1e-3, not 6e-4" (`a` has
+// the first value). Empty when none does.
+void config_difference(const yx_config *a, const yx_config *b, char *out, size_t size);
 // Writes docs/configuration.md's table of keys: name, type, default, range, meaning.
 yx_status config_write_reference(FILE *out);

@@ -66,6 +66,31 @@ yx_status config_to_yaml(const yx_config *config, char **out) {
     return write_to_memory(config, false, out, &size);
 }
 
+// A key's value in words; whether it has one in this configuration.
+static bool value_of(const config_key *key, const yx_config *config, int64_t stage, char value[MAX_VALUE]) {
+    const void *base = key->section == SECTION_STAGE ? (const void *)&config->training.stages[stage] : config;
+    bool there = key->section != SECTION_STAGE || stage < config->training.num_stages;
+    there = there && (!key->applies || key->applies(config)) && config_key_format(key, base, value, MAX_VALUE);
+    if (!there) strcpy(value, "absent");
+    return there;
+}
+
+void config_difference(const yx_config *a, const yx_config *b, char *out, size_t size) {
+    char x[MAX_VALUE], y[MAX_VALUE], path[CONFIG_MAX_TEXT];
+    int64_t stages = a->training.num_stages > b->training.num_stages ? a->training.num_stages : b->training.num_stages;
+    *out = '\0';
+    for (int i = 0; i < config_num_keys; i++) {
+        const config_key *key = &config_keys[i];
+        for (int64_t s = 0; key->identity && s < (key->section == SECTION_STAGE ? stages : 1); s++) {
+            bool one = value_of(key, a, s, x), other = value_of(key, b, s, y);
+            if (one == other && (!one || strcmp(x, y) == 0)) continue;
+            config_key_path(key, s, path, sizeof path);
+            snprintf(out, size, "%s is %s, not %s", path, x, y);
+            return;
+        }
+    }
+}
+
 yx_status config_identity(const yx_config *config, char hex[65]) {
     char *text;
     size_t size;

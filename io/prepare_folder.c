@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,14 +53,11 @@ static yx_status name_folders(prepare_folder *f, const char *output) {
     return yx_format(&f->partial, "%s.partial", f->final);
 }
 
-// The lock is on the folder itself: nothing of it is left behind when the process is killed.
 static yx_status hold(prepare_folder *f) {
-    f->lock = open(f->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (f->lock < 0) return yx_fail_errno("cannot open %s", f->partial);
-    // File systems without locks give other errors: then one has to take care oneself.
-    if (flock(f->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return yx_fail(YX_ERR_USAGE, "another process is preparing %s", f->final);
-    return YX_OK;
+    bool taken;
+    yx_status status = yx_hold_folder(f->partial, &f->lock, &taken);
+    if (status != YX_OK || !taken) return status;
+    return yx_fail(YX_ERR_USAGE, "another process is preparing %s", f->final);
 }
 
 static yx_status empty(const char *folder) {

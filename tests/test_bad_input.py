@@ -2,7 +2,7 @@
 import glob, json, os, resource, shutil, subprocess, sys, tempfile
 from run_fixture import BINARY, ENVIRONMENT, make, run, write_text
 
-USAGE, CONFIG, DATA, MISMATCH, IO, NO_SPACE, UNAVAILABLE = 2, 3, 4, 5, 6, 7, 9
+USAGE, CONFIG, DATA, MISMATCH, IO, NO_SPACE, NO_MEMORY, UNAVAILABLE = 2, 3, 4, 5, 6, 7, 8, 9
 count = 0
 
 
@@ -79,6 +79,25 @@ def test_tokenizer(folder):
         refused(DATA, ["bad.json"], "tokenizer", "info", "--tokenizer", f"{folder}/bad.json")
 
 
+def test_limits(folder):
+    """What a model, a configuration or a machine has not: refused, in finite time."""
+    config, run_dir = f"{folder}/config.yaml", f"{folder}/limits"
+    large = ("--set", f"run_dir={run_dir}", "model.hidden_size=9216", "model.num_attention_heads=576", "model.num_key_value_heads=96",
+             "model.num_layers=60", "model.intermediate_size=65536")
+    refused(NO_MEMORY, ["GB", "smaller"], "train", "--config", config, *large)
+    run("train", "--config", config, "--set", f"run_dir={run_dir}", "--max-steps", 2, check=75)
+    refused(USAGE, ["--seq-len 1000", "512"], "eval", "--checkpoint", run_dir, "--seq-len", 1000)
+    refused(USAGE, ["10 stages"], "bench", "train", "--config", config, "--stages", "1,11")
+    refused(USAGE, ["10 stages"], "bench", "loader", "--config", config, "--stages", "12")
+    tokenizer = ("tokenizer", "info", "--tokenizer", f"{folder}/tokenizer")
+    generate = ("generate", "--checkpoint", run_dir, "--prompt", "a", "--max-tokens", 5)
+    bench = ("bench", "train", "--config", config, "--stages", "1", "--steps", 1)
+    for command in (("eval", "--checkpoint", run_dir, "--json"), ("inspect", run_dir), tokenizer, generate, bench, (*bench, "--json")):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([BINARY, *map(str, command)], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        assert done.returncode in (IO, NO_SPACE) and "error: cannot write" in done.stderr, (command, done.returncode, done.stderr)
+
+
 def test_full_disk(folder):
     """Files that cannot grow: no checkpoint, no data set under a final name."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))
@@ -97,7 +116,7 @@ def main():
     folder = tempfile.mkdtemp(prefix="yxanul-bad-")
     try:
         make(folder, documents=60)
-        for test in (test_configuration, test_places, test_shards, test_tokenizer, test_full_disk):
+        for test in (test_configuration, test_places, test_shards, test_tokenizer, test_limits, test_full_disk):
             test(folder)
             print(f"{test.__name__}: as documented")
         print(f"{count} refusals, each with one message and its exit code")

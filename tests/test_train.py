@@ -136,13 +136,22 @@ def test_changed_precision(folder, config):
     print(f"{len(changes)} changes of the 8-bit operands on a resume: at most {worst:.1e} of the values clipped")
 
 
-def test_signal(folder, config):
-    """SIGTERM: a checkpoint at the next step, exit code 75, and the same command continues."""
-    path = f"{folder}/signal"
-    process = subprocess.Popen([BINARY, "train", "--config", config, "--set", f"run_dir={path}"], env=ENVIRONMENT,
+def begun(config, path, *settings):
+    """A run that has done some steps and goes on."""
+    process = subprocess.Popen([BINARY, "train", "--config", config, "--set", f"run_dir={path}", *settings], env=ENVIRONMENT,
                                stderr=subprocess.PIPE, text=True)
     while not os.path.exists(f"{path}/log.jsonl") or len(open(f"{path}/log.jsonl").readlines()) < 8:
         time.sleep(0.02)
+    return process
+
+
+def test_signal(folder, config):
+    """SIGTERM: a checkpoint at the next step, exit code 75, and the same command continues; meanwhile no other process trains in
+    the folder. A closed terminal is a signal, too."""
+    path = f"{folder}/signal"
+    process = begun(config, path)
+    taken = run("train", "--config", config, "--set", f"run_dir={path}", check=2)
+    assert f"another process trains in {path}" in taken.stderr, taken.stderr
     process.send_signal(signal.SIGTERM)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 75, (process.returncode, error)
@@ -150,6 +159,9 @@ def test_signal(folder, config):
     assert open(f"{path}/checkpoints/LATEST").read().strip() == f"step_{done:09d}"
     run("train", "--config", config, "--set", f"run_dir={path}")
     same_state(f"{folder}/whole-fp32", path)
+    process = begun(config, f"{folder}/hangup")
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 75
     print(f"SIGTERM at step {done}: checkpoint, exit code 75, continued to the same bits")
 
 
@@ -196,16 +208,40 @@ def test_fresh_start(folder, config):
     print("a fresh start keeps the earlier run's checkpoints and log aside")
 
 
+def test_another_run(folder, config):
+    """--resume FOLDER: begins from another run's checkpoint, goes on with its own, and has the model of one that was complete."""
+    path, whole = f"{folder}/branch", f"{folder}/whole-fp32"
+    run("train", "--config", config, "--set", f"run_dir={folder}/trunk", "--max-steps", 21, check=75)
+    train = ("train", "--config", config, "--set", f"run_dir={path}", "--resume", f"{folder}/trunk")
+    for end in (26, 31):
+        done = run(*train, "--max-steps", 5, check=75)
+        assert log(path)[-1]["step"] == end and "the same command continues" in done.stderr, done.stderr
+    own = run(*train[:-1], f"{path}/checkpoints/step_000000026", "--max-steps", 1, check=75)
+    assert log(path)[-1]["step"] == 27 and "the same command without --resume continues" in own.stderr, own.stderr
+    run(*train)
+    same_state(whole, path)
+    run(*train[:4], f"run_dir={folder}/copy", "--resume", whole)
+    same_state(whole, f"{folder}/copy")
+    print("a run begins from another's checkpoint, and goes on with its own")
+
+
+def test_quiet(folder, config):
+    said = run("train", "--config", config, "--set", f"run_dir={folder}/quiet", "logging.interval_steps=1", "--max-steps", 3, "--quiet",
+               check=75)
+    assert said.stdout + said.stderr == "", (said.stdout, said.stderr)
+
+
 def test_mismatch(folder, config):
-    """A checkpoint of another schedule or model is refused."""
-    for key in ("training.learning_rate=1e-3", "model.intermediate_size=64", "training.seed=9"):
-        run("train", "--config", config, "--set", f"run_dir={folder}/whole-fp32", key, check=5)
+    """A checkpoint of another schedule or model is refused; the message names the key."""
+    for key, was in (("training.learning_rate=0.001", "0.002"), ("model.intermediate_size=64", "96"), ("training.seed=9", "1"),
+                     ("training.curriculum_stages.1.grad_clip=2", "1"), ("training.lr_schedule=wsd", "cosine")):
+        said = run("train", "--config", config, "--set", f"run_dir={folder}/whole-fp32", key, check=5).stderr
+        assert f"{key.replace('=', ' is ')}, not {was})" in said, said
     print("another schedule, model or seed on an old run: refused")
 
 
 def test_eval_generate(folder, config):
     """eval agrees with the run's own last validation; generate is a function of its seed."""
-    import json
     path = f"{folder}/whole-fp32"
     result = json.loads(run("eval", "--checkpoint", path, "--bigram", "--json").stdout)
     last = log(path, "evaluation")[-1]
@@ -237,6 +273,8 @@ def main():
         test_signal(folder, config)
         test_damage(folder, config)
         test_fresh_start(folder, config)
+        test_another_run(folder, config)
+        test_quiet(folder, config)
         test_mismatch(folder, config)
         test_eval_generate(folder, config)
     finally:

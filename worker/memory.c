@@ -45,6 +45,11 @@ yx_status memory_plan(const yx_ops *ops, yx_device *device, const yx_config *con
 
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
+static int64_t next_smaller(int64_t tokens) {
+    int64_t next = round_up(tokens * 7 / 8, 128);
+    return next < tokens ? next : tokens - 128;
+}
+
 yx_status memory_micro_tokens(const yx_ops *ops, yx_device *device, const yx_config *config, int ranks,
                               int64_t window_blocks, int64_t *out) {
     int64_t longest = config->evaluation.seq_len;
@@ -60,7 +65,7 @@ yx_status memory_micro_tokens(const yx_ops *ops, yx_device *device, const yx_con
     if (status != YX_OK) return status;
     int64_t free_bytes = info.memory_free / 10 * 9;
     memory_report report;
-    for (int64_t tokens = most;; tokens = round_up(tokens * 7 / 8, 128)) {
+    for (int64_t tokens = most;; tokens = next_smaller(tokens)) {
         if (tokens < least) tokens = least;
         status = memory_plan(ops, device, config, ranks, window_blocks, tokens, &report);
         if (status != YX_OK) return status;
