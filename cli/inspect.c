@@ -1,5 +1,6 @@
 // yxanul inspect.
 #include "cli/cli.h"
+#include "common/file.h"
 #include "cli/inspect_data.h"
 #include "io/checkpoint.h"
 #include <getopt.h>
@@ -43,6 +44,7 @@ static void print_checkpoint(const checkpoint *c) {
 
 static yx_status inspect_checkpoint(const char *path) {
     checkpoint *c;
+    if (!yx_path_exists(path)) return yx_fail(YX_ERR_IO, "%s does not exist", path);
     yx_status status = checkpoint_open(path, &c);
     if (status != YX_OK) return status;
     if (!c)

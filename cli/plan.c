@@ -36,9 +36,11 @@ static const char help[] =
     "  --json               one JSON object on standard output\n"
     "  --print-reference    print docs/configuration.md: all keys of a configuration\n"
     "\n"
-    "exit codes: 0 done, 2 wrong usage, 3 configuration wrong or its schedule does not add up, 4 data set damaged, or "
-    "FILE is not\n"
-    "what bench train printed, 5 FILE is of another model, precision or other stages, 6 reading failed\n";
+    "exit codes: 0 done, 2 wrong usage, 3 configuration wrong or its schedule does not add up, 4 the data's manifest "
+    "is\n"
+    "damaged, or FILE is not what bench train printed, 5 the data has another vocabulary, or FILE is of another "
+    "model,\n"
+    "precision or other stages, 6 reading failed\n";
 
 typedef struct plan_options {
     const char *config;
@@ -207,13 +209,17 @@ fail:
 }
 
 // --- The command ----------------------------------------------------------------------------------------------------
-static yx_status read_corpus_tokens(const plan_options *o, const char *path, int64_t *out) {
+static yx_status read_corpus_tokens(const plan_options *o, const yx_config *config, int64_t *out) {
     yx_status status = YX_OK;
     shard_manifest manifest = {0};
+    const char *path = config->data.path;
     *out = o->corpus_tokens;
     if (*out > 0) return YX_OK;
     status = yx_context(manifest_read(path, &manifest), "data.path (--corpus-tokens N plans without it)");
     *out = manifest.splits[MANIFEST_TRAIN].num_tokens;
+    if (status == YX_OK && manifest.vocab_size != config->model.vocab_size)
+        status = yx_fail(YX_ERR_MISMATCH, "%s was made with a vocabulary of %u tokens; model.vocab_size is %lld", path,
+                         manifest.vocab_size, (long long)config->model.vocab_size);
     manifest_free(&manifest);
     return status;
 }
@@ -227,7 +233,7 @@ static yx_status run(const plan_options *o) {
     plan_report report = {.config = config, .plan = plan, .ranks = o->ranks};
     if (!config || !plan || !several) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the plan");
     YX_CHECK(config_load(o->config, o->sets, o->num_sets, config));
-    YX_CHECK(read_corpus_tokens(o, config->data.path, &report.corpus_tokens));
+    YX_CHECK(read_corpus_tokens(o, config, &report.corpus_tokens));
     YX_CHECK(plan_build(config, report.corpus_tokens, plan));
     if (o->bench) {
         YX_CHECK(plan_ranks_open(&wanted, config, plan, several));

@@ -323,6 +323,8 @@ int cli_prepare(int argc, char **argv) {
             result = cli_usage_error("prepare", "%s", yx_message());
     }
     for (; result < 0 && optind < argc; optind++) inputs[o.n_inputs++] = argv[optind]; // behind "--"
+    if (result < 0 && o.max_chars > 0 && o.min_chars > o.max_chars)
+        result = cli_usage_error("prepare", "--min-chars is above --max-chars: no document would be left");
     if (result < 0) result = run(&o);
     free(inputs);
     return result;

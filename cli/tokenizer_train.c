@@ -1,5 +1,6 @@
 // yxanul tokenizer train.
 #include "cli/cli.h"
+#include "common/file.h"
 #include "cli/tokenizer_commands.h"
 #include "cli/tokenizer_train_text.h"
 #include "io/bpe_train.h"
@@ -146,6 +147,7 @@ static int parse_options(int argc, char **argv, train_command *c) {
 // A folder with counts is continued; anything else is a tokenizer to extend.
 static yx_status set_from(train_command *c) {
     if (!c->from) return YX_OK;
+    if (!yx_path_exists(c->from)) return yx_fail(YX_ERR_IO, "--from %s does not exist", c->from);
     if (!bpe_train_can_continue(c->from)) {
         c->options.base = c->from;
         return c->n_inputs > 0

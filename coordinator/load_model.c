@@ -1,4 +1,5 @@
 #include "coordinator/load_model.h"
+#include "common/file.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,7 +42,9 @@ yx_status load_model(const char *path, const yx_ops *ops, yx_device *device, int
     yx_status status = YX_OK;
     *out = (loaded_model){0};
     YX_CHECK(checkpoint_open(path, &out->checkpoint));
-    if (!out->checkpoint) YX_FAIL(YX_ERR_USAGE, "%s holds no checkpoint", path);
+    if (!out->checkpoint)
+        YX_FAIL(YX_ERR_USAGE, yx_path_exists(path) ? "%s holds no checkpoint" : "%s, of a checkpoint, does not exist",
+                path);
     const json_t *meta = checkpoint_meta(out->checkpoint);
     const char *yaml = json_string_value(json_object_get(meta, "config"));
     if (!yaml) YX_FAIL(YX_ERR_DATA, "%s: the manifest lacks the configuration", checkpoint_path(out->checkpoint));

@@ -27,8 +27,9 @@ static yx_status check_tokenizer(const yx_config *config, const char *data_path,
     if (strcmp(tokenizer_sha256(t), info->tokenizer_sha256) != 0)
         YX_FAIL(YX_ERR_MISMATCH,
                 "%s was made with the tokenizer %s (sha256 %.12s…), but data.tokenizer names %s (%.12s…): prepare the "
-                "data with it, or name the other",
-                data_path, info->tokenizer_name, info->tokenizer_sha256, config->data.tokenizer, tokenizer_sha256(t));
+                "data with it, or name the data's own, %s/tokenizer",
+                data_path, info->tokenizer_name, info->tokenizer_sha256, config->data.tokenizer, tokenizer_sha256(t),
+                data_path);
 fail:
     tokenizer_free(t);
     malloc_trim(0); // a large vocabulary's many small pieces: back to the system before the arenas are taken

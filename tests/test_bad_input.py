@@ -86,6 +86,11 @@ def test_limits(folder):
              "model.num_layers=60", "model.intermediate_size=65536")
     refused(NO_MEMORY, ["GB", "smaller"], "train", "--config", config, *large)
     run("train", "--config", config, "--set", f"run_dir={run_dir}", "--max-steps", 2, check=75)
+    refused(MISMATCH, ["600", "700"], "plan", "--config", config, "--set", "model.vocab_size=700")
+    refused(IO, ["nothing"], "inspect", f"{folder}/nothing")
+    refused(USAGE, ["nothing", "exist"], "generate", "--checkpoint", f"{folder}/nothing", "--prompt", "a")
+    refused(USAGE, ["--min-chars"], "prepare", "--tokenizer", f"{folder}/tokenizer", "--input", f"{folder}/text.jsonl", "--output",
+            f"{folder}/none", "--min-chars", 10, "--max-chars", 5)
     refused(USAGE, ["--seq-len 1000", "512"], "eval", "--checkpoint", run_dir, "--seq-len", 1000)
     refused(USAGE, ["10 stages"], "bench", "train", "--config", config, "--stages", "1,11")
     refused(USAGE, ["10 stages"], "bench", "loader", "--config", config, "--stages", "12")
