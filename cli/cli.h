@@ -11,6 +11,7 @@ int cli_prepare(int argc, char **argv);
 int cli_tokenizer(int argc, char **argv);
 int cli_eval(int argc, char **argv);
 int cli_generate(int argc, char **argv);
+int cli_export(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 

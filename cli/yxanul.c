@@ -16,6 +16,7 @@ static const struct {
     {"tokenizer", cli_tokenizer, "train | encode | decode | info"},
     {"eval", cli_eval, "bits per byte of a checkpoint on prepared data"},
     {"generate", cli_generate, "continue a text"},
+    {"export", cli_export, "a trained model for other programs: Llama's layout in safetensors"},
     {"bench", cli_bench, "speed, with its ceiling measured in the same run"},
     {"inspect", cli_inspect, "what a shard, data set, checkpoint or tokenizer holds"},
 };
