@@ -284,7 +284,9 @@ yx_status export_run(const export_options *options, export_report *report) {
     YX_CHECK(open_source(j));
     YX_CHECK(check_output(options));
     YX_CHECK(read_values(j));
-    YX_CHECK(yx_format(&j->folder, "%s.tmp-%ld", options->output, (long)getpid()));
+    size_t length = strlen(options->output); // without slashes at its end
+    while (length > 1 && options->output[length - 1] == '/') length--;
+    YX_CHECK(yx_format(&j->folder, "%.*s.tmp-%ld", (int)length, options->output, (long)getpid()));
     YX_CHECK(yx_make_dirs(j->folder));
     YX_CHECK(write_weights(j, report));
     YX_CHECK(write_texts(j));

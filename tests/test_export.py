@@ -127,7 +127,7 @@ def main():
         found = {}
         for precision, kind, bound in (("fp32", "F32", 2e-5), ("bf16", "BF16", 5e-3)):
             exported = f"{folder}/{precision}"
-            run("export", "--checkpoint", f"{folder}/run", "--output", exported, "--precision", precision)
+            run("export", "--checkpoint", f"{folder}/run", "--output", f"{exported}/", "--precision", precision)
             w, types = load(exported)
             c = json.load(open(f"{exported}/config.json"))
             assert types == {kind} and c["architectures"] == ["LlamaForCausalLM"] and c["tie_word_embeddings"], (types, c)
