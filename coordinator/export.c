@@ -1,12 +1,9 @@
 #include "coordinator/export.h"
 #include "common/file.h"
-#include "io/checkpoint.h"
-#include "io/config.h"
+#include "coordinator/load_model.h"
 #include "io/safetensors.h"
 #include "io/tokenizer.h"
 #include "worker/params.h"
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,39 +21,6 @@ typedef struct export_job {
     safetensors_tensor *tensors;
     int64_t num_tensors;
 } export_job;
-
-// --- What is read
-static yx_status open_source(export_job *j) {
-    yx_status status = YX_OK;
-    YX_CHECK(checkpoint_open(j->options->checkpoint, &j->source));
-    if (!j->source)
-        YX_FAIL(YX_ERR_USAGE,
-                yx_path_exists(j->options->checkpoint) ? "%s holds no checkpoint"
-                                                       : "%s, of a checkpoint, does not exist",
-                j->options->checkpoint);
-    const char *yaml = json_string_value(json_object_get(checkpoint_meta(j->source), "config"));
-    if (!yaml) YX_FAIL(YX_ERR_DATA, "%s: the manifest lacks the configuration", checkpoint_path(j->source));
-    YX_CHECK(config_load_text(yaml, strlen(yaml), checkpoint_path(j->source), ".", NULL, 0, &j->config));
-    YX_CHECK(param_table_create(&j->config.model, 1, 0, &j->table));
-fail:
-    return status;
-}
-
-static yx_status read_values(export_job *j) {
-    yx_status status = YX_OK;
-    const param_table *t = &j->table;
-    checkpoint_tensor *list = calloc((size_t)t->count, sizeof *list);
-    j->values = malloc((size_t)t->elements * sizeof *j->values);
-    if (!list || !j->values) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %lld parameters", (long long)t->parameters);
-    for (int64_t i = 0; i < t->count; i++) {
-        const param *p = &t->items[i];
-        list[i] = (checkpoint_tensor){p->name, p->rows, p->cols, j->values + p->offset};
-    }
-    YX_CHECK(checkpoint_read(j->source, list, t->count));
-fail:
-    free(list);
-    return status;
-}
 
 // --- What is written. A tensor of the other layout is a range of rows of one of ours, or the embedding.
 static void add(export_job *j, int64_t layer, const char *name, int64_t rows, int64_t cols) {
@@ -281,9 +245,12 @@ yx_status export_run(const export_options *options, export_report *report) {
     *report = (export_report){0};
     if (!j) return yx_fail(YX_ERR_NO_MEMORY, "no memory");
     j->options = options;
-    YX_CHECK(open_source(j));
+    YX_CHECK(load_checkpoint(options->checkpoint, &j->source, &j->config));
+    YX_CHECK(param_table_create(&j->config.model, 1, 0, &j->table));
     YX_CHECK(check_output(options));
-    YX_CHECK(read_values(j));
+    j->values = malloc((size_t)j->table.elements * sizeof *j->values);
+    if (!j->values) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for %lld parameters", (long long)j->table.parameters);
+    YX_CHECK(load_parameters(j->source, &j->table, j->values));
     size_t length = strlen(options->output); // without slashes at its end
     while (length > 1 && options->output[length - 1] == '/') length--;
     YX_CHECK(yx_format(&j->folder, "%.*s.tmp-%ld", (int)length, options->output, (long)getpid()));

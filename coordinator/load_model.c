@@ -3,18 +3,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+yx_status load_parameters(checkpoint *c, const param_table *table, float *values) {
+    checkpoint_tensor *list = calloc((size_t)table->count, sizeof *list);
+    if (!list) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a checkpoint's table");
+    for (int64_t i = 0; i < table->count; i++) {
+        const param *p = &table->items[i];
+        list[i] = (checkpoint_tensor){p->name, p->rows, p->cols, values + p->offset};
+    }
+    yx_status status = checkpoint_read(c, list, table->count);
+    free(list);
+    return status;
+}
+
 static yx_status read_parameters(loaded_model *m) {
     yx_status status = YX_OK;
     const param_table *table = &m->model->table;
     const yx_ops *ops = m->model->ops;
-    checkpoint_tensor *list = calloc((size_t)table->count, sizeof *list);
     float *host = malloc((size_t)table->elements * sizeof *host);
-    if (!list || !host) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the parameters");
-    for (int64_t i = 0; i < table->count; i++) {
-        const param *p = &table->items[i];
-        list[i] = (checkpoint_tensor){p->name, p->rows, p->cols, host + p->offset};
-    }
-    YX_CHECK(checkpoint_read(m->checkpoint, list, table->count));
+    if (!host) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the parameters");
+    YX_CHECK(load_parameters(m->checkpoint, table, host));
     for (int64_t i = 0; i < table->count; i++) {
         const param *p = &table->items[i];
         YX_CHECK(ops->copy(m->model->device, NULL, m->model->params + p->offset, host + p->offset,
@@ -23,7 +30,6 @@ static yx_status read_parameters(loaded_model *m) {
     YX_CHECK(ops->stream_sync(m->model->device, NULL));
     YX_CHECK(model_refresh_copies(m->model));
 fail:
-    free(list);
     free(host);
     return status;
 }
@@ -37,18 +43,28 @@ int64_t loaded_model_seq_len(const loaded_model *m) {
     return longest;
 }
 
+yx_status load_checkpoint(const char *path, checkpoint **out, yx_config *config) {
+    yx_status status = YX_OK;
+    YX_CHECK(checkpoint_open(path, out));
+    if (!*out)
+        YX_FAIL(YX_ERR_USAGE, yx_path_exists(path) ? "%s holds no checkpoint" : "%s, of a checkpoint, does not exist",
+                path);
+    const char *yaml = json_string_value(json_object_get(checkpoint_meta(*out), "config"));
+    if (!yaml) YX_FAIL(YX_ERR_DATA, "%s: the manifest lacks the configuration", checkpoint_path(*out));
+    YX_CHECK(config_load_text(yaml, strlen(yaml), checkpoint_path(*out), ".", NULL, 0, config));
+    return YX_OK;
+fail:
+    checkpoint_close(*out);
+    *out = NULL;
+    return status;
+}
+
 yx_status load_model(const char *path, const yx_ops *ops, yx_device *device, int precision, int64_t max_rows,
                      loaded_model *out) {
     yx_status status = YX_OK;
     *out = (loaded_model){0};
-    YX_CHECK(checkpoint_open(path, &out->checkpoint));
-    if (!out->checkpoint)
-        YX_FAIL(YX_ERR_USAGE, yx_path_exists(path) ? "%s holds no checkpoint" : "%s, of a checkpoint, does not exist",
-                path);
+    YX_CHECK(load_checkpoint(path, &out->checkpoint, &out->config));
     const json_t *meta = checkpoint_meta(out->checkpoint);
-    const char *yaml = json_string_value(json_object_get(meta, "config"));
-    if (!yaml) YX_FAIL(YX_ERR_DATA, "%s: the manifest lacks the configuration", checkpoint_path(out->checkpoint));
-    YX_CHECK(config_load_text(yaml, strlen(yaml), checkpoint_path(out->checkpoint), ".", NULL, 0, &out->config));
     out->steps = json_integer_value(json_object_get(meta, "step"));
     out->tokens = json_integer_value(json_object_get(meta, "tokens"));
     config_precision p = precision >= 0 ? (config_precision)precision : out->config.training.precision;

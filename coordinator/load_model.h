@@ -4,6 +4,12 @@
 #include "io/config.h"
 #include "worker/model.h"
 
+// A checkpoint, or a run folder's newest, and the configuration of its run. A path without one is YX_ERR_USAGE.
+yx_status load_checkpoint(const char *path, checkpoint **out, yx_config *config);
+
+// All parameters of a checkpoint, at their offsets of the table's arena.
+yx_status load_parameters(checkpoint *c, const param_table *table, float *values);
+
 typedef struct loaded_model {
     yx_config config; // of the run
     checkpoint *checkpoint;
