@@ -36,11 +36,9 @@ static const char help[] =
     "  --json               one JSON object on standard output\n"
     "  --print-reference    print docs/configuration.md: all keys of a configuration\n"
     "\n"
-    "exit codes: 0 done, 2 wrong usage, 3 configuration wrong or its schedule does not add up, 4 the data's manifest "
-    "is\n"
-    "damaged, or FILE is not what bench train printed, 5 the data has another vocabulary, or FILE is of another "
-    "model,\n"
-    "precision or other stages, 6 reading failed\n";
+    "exit codes: 0 done, 2 wrong usage, 3 configuration wrong or its schedule does not add up, 4 the data's manifest\n"
+    "is damaged, or FILE is not what bench train printed, 5 the data has another vocabulary, or FILE is of another\n"
+    "model, precision or other stages, 6 reading failed\n";
 
 typedef struct plan_options {
     const char *config;

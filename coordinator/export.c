@@ -220,13 +220,26 @@ static yx_status check_output(const export_options *o) {
     return yx_fail(YX_ERR_USAGE, "%s exists and is no earlier export: name another folder", o->output);
 }
 
+// An earlier export goes once the new one stands in its place.
 static yx_status publish(const export_job *j) {
     yx_status status = YX_OK;
-    if (yx_path_exists(j->options->output)) YX_CHECK(yx_remove_tree(j->options->output));
+    const char *output = j->options->output;
+    char *earlier = NULL;
+    bool replaces = yx_path_exists(output);
     YX_CHECK(yx_fsync_path(j->folder));
-    if (rename(j->folder, j->options->output) != 0)
-        return yx_fail_errno("cannot rename %s to %s", j->folder, j->options->output);
+    YX_CHECK(yx_format(&earlier, "%s.earlier", j->folder));
+    if (replaces && rename(output, earlier) != 0) {
+        status = yx_fail_errno("cannot rename %s to %s", output, earlier);
+        goto fail;
+    }
+    if (rename(j->folder, output) != 0) {
+        status = yx_fail_errno("cannot rename %s to %s", j->folder, output);
+        if (replaces) rename(earlier, output);
+        goto fail;
+    }
+    if (replaces) YX_CHECK(yx_remove_tree(earlier));
 fail:
+    free(earlier);
     return status;
 }
 

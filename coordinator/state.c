@@ -10,6 +10,16 @@
 
 enum { SCALES = 96 }; // bytes of a description
 
+// What the 8-bit scales are made for: those of a checkpoint with another description are of no use. Empty without 8-bit
+// operands.
+static void describe_scales(yx_worker *worker, char out[SCALES]) {
+    const precision_state *p = &worker_model(worker)->precision;
+    *out = '\0';
+    if (p->num_slots)
+        snprintf(out, SCALES, "%s, %s and %s in layers %lld to %lld", config_recipe_name(p->recipe),
+                 yx_dtype_name(p->forward), yx_dtype_name(p->gradient), (long long)p->first, (long long)p->end - 1);
+}
+
 static yx_status describe(const yx_config *config, const run_setup *setup, int ranks, const run_state *state,
                           json_t **out) {
     yx_status status = YX_OK;
@@ -18,7 +28,7 @@ static yx_status describe(const yx_config *config, const run_setup *setup, int r
     YX_CHECK(config_identity(config, identity));
     YX_CHECK(config_to_yaml(config, &yaml));
     snprintf(plan, sizeof plan, "%016llx", (unsigned long long)setup->plan.hash);
-    precision_describe(&worker_model(state->worker)->precision, scales, sizeof scales);
+    describe_scales(state->worker, scales);
     *out =
         json_pack("{s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:O}", "step", (json_int_t)state->steps,
                   "tokens", (json_int_t)state->tokens, "adam_steps", (json_int_t)worker_adam_steps(state->worker),
@@ -108,7 +118,7 @@ static yx_status check(const yx_config *config, const run_setup *setup, const ch
 // Whether the checkpoint's scales are for the operands that this run has in 8 bits.
 static bool has_scales(const json_t *meta, yx_worker *worker) {
     char scales[SCALES];
-    precision_describe(&worker_model(worker)->precision, scales, sizeof scales);
+    describe_scales(worker, scales);
     return strcmp(text_of(meta, "fp8_scales"), scales) == 0;
 }
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char placeholder[] = "{tokenizer}";
+static const char mark[] = "{tokenizer}";
 
 // The folder's name: "superbpe-t80k" of tokenizers/superbpe-t80k/ and of tokenizers/superbpe-t80k/tokenizer.json.
 static yx_status tokenizer_name(const config_node *root, const char *tokenizer, char name[CONFIG_MAX_TEXT]) {
@@ -18,25 +18,24 @@ static yx_status tokenizer_name(const config_node *root, const char *tokenizer, 
     strcpy(name, basename(is_file ? dirname(copy) : copy));
     if (strcmp(name, ".") && strcmp(name, "..") && strcmp(name, "/")) return YX_OK;
     return config_node_fail(config_node_find(root, "data.tokenizer"),
-                            "data.path contains %s, but data.tokenizer ('%.200s') names no folder", placeholder,
-                            tokenizer);
+                            "data.path contains %s, but data.tokenizer ('%.200s') names no folder", mark, tokenizer);
 }
 
 static yx_status no_braces(const config_node *root, const char *key, const char *text) {
     if (!strpbrk(text, "{}")) return YX_OK;
     return config_node_fail(config_node_find(root, key), "%s contains a brace; only %s, once in data.path, is replaced",
-                            key, placeholder);
+                            key, mark);
 }
 
 // Replaces "{tokenizer}" in data.path.
 static yx_status expand_path(const config_node *root, config_data *data) {
     yx_status status = YX_OK;
-    char name[CONFIG_MAX_TEXT], *expanded = NULL, *at = strstr(data->path, placeholder);
+    char name[CONFIG_MAX_TEXT], *expanded = NULL, *at = strstr(data->path, mark);
     YX_CHECK(no_braces(root, "data.tokenizer", data->tokenizer));
     if (at) {
         YX_CHECK(tokenizer_name(root, data->tokenizer, name));
         *at = 0;
-        YX_CHECK(yx_format(&expanded, "%s%s%s", data->path, name, at + strlen(placeholder)));
+        YX_CHECK(yx_format(&expanded, "%s%s%s", data->path, name, at + strlen(mark)));
         if (strlen(expanded) >= CONFIG_MAX_TEXT) {
             status = config_node_fail(config_node_find(root, "data.path"), "data.path is longer than %d bytes",
                                       CONFIG_MAX_TEXT - 1);

@@ -124,6 +124,7 @@ yx_status config_to_yaml(const yx_config *config, char **out);
 // As the keys' values are written: "fp8", "bf16".
 const char *config_precision_name(config_precision precision);
 const char *config_wire_name(config_wire wire);
+const char *config_recipe_name(config_fp8_recipe recipe);
 // SHA-256 over the keys that a resumed run may not change (model, data order, schedule); hex digits, 65 bytes.
 yx_status config_identity(const yx_config *config, char hex[65]);
 // The first of those keys that two configurations have differently: "training.learning_rate is 1e-3, not 6e-4" (`a` has

@@ -31,6 +31,7 @@ static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 
 const char *config_precision_name(config_precision precision) { return precisions[precision]; }
 const char *config_wire_name(config_wire wire) { return wires[wire]; }
+const char *config_recipe_name(config_fp8_recipe recipe) { return recipes[recipe]; }
 
 static bool has_floor(const yx_config *c) { return c->training.lr_schedule != SCHEDULE_CONSTANT; }
 static bool is_wsd(const yx_config *c) { return c->training.lr_schedule == SCHEDULE_WSD; }

@@ -26,10 +26,14 @@ static json_t *describe(yx_dtype dtype, const safetensors_tensor *tensors, int64
         int64_t end = *values + size_of(t);
         json_t *shape = t->cols ? json_pack("[I, I]", (json_int_t)t->rows, (json_int_t)t->cols)
                                 : json_pack("[I]", (json_int_t)t->rows);
-        json_object_set_new(header, t->name,
-                            json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype == YX_BF16 ? "BF16" : "F32", "shape",
-                                      shape, "data_offsets", (json_int_t)(*values * size), (json_int_t)(end * size)));
+        int failed = json_object_set_new(header, t->name,
+                                         json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype == YX_BF16 ? "BF16" : "F32",
+                                                   "shape", shape, "data_offsets", (json_int_t)(*values * size),
+                                                   (json_int_t)(end * size)));
         *values = end;
+        if (!failed) continue;
+        json_decref(header);
+        return NULL;
     }
     return header;
 }

@@ -1,5 +1,4 @@
 #include "worker/precision.h"
-#include <stdio.h>
 #include <stdlib.h>
 
 precision_options precision_of(const config_training *training) {
@@ -86,15 +85,6 @@ yx_quant precision_quant(const precision_state *p, int64_t layer, operand_place 
     int64_t i = layer * OPERANDS_PER_LAYER + (int64_t)place;
     if (precision_dtype(p, layer, place) == p->act) return (yx_quant){.amax = p->amax + i};
     return (yx_quant){p->scale + i, p->scale_inv + i * YX_SCALE_INV_SPACING, p->amax + i, p->saturated + i};
-}
-
-void precision_describe(const precision_state *p, char *out, size_t bytes) {
-    static const char *const recipes[] = {
-        [FP8_BOUNDED_DELAYED] = "bounded-delayed", [FP8_CURRENT] = "current", [FP8_FORWARD_ONLY] = "forward-only"};
-    *out = '\0';
-    if (p->num_slots)
-        snprintf(out, bytes, "%s, %s and %s in layers %lld to %lld", recipes[p->recipe], yx_dtype_name(p->forward),
-                 yx_dtype_name(p->gradient), (long long)p->first, (long long)p->end - 1);
 }
 
 static yx_scales_args scales_args(const precision_state *p, unsigned kinds, const yx_step_scalars *scalars) {

@@ -64,9 +64,6 @@ yx_quant precision_quant(const precision_state *p, int64_t layer, operand_place 
 // Sets one slot's scale from the amax it has now (recipe "current").
 yx_status precision_update_slot(const precision_state *p, const yx_ops *ops, yx_device *device, int64_t layer,
                                 operand_place place, const yx_step_scalars *scalars);
-// What its scales are made for: those of a checkpoint with another description are of no use. Empty without 8-bit
-// operands.
-void precision_describe(const precision_state *p, char *out, size_t bytes);
 // Brings the scales of these kinds up to date (bits 1u << yx_scale_kind).
 yx_status precision_update(const precision_state *p, const yx_ops *ops, yx_device *device, unsigned kinds,
                            const yx_step_scalars *scalars);
