@@ -13,10 +13,11 @@ static double limit_of(const spike_watch *w, const spike_series *s) {
     return mean + w->sigma * sqrt(squares / (w->count - 1));
 }
 
-void spike_before_step(spike_watch *w, bool first_of_stage) {
+void spike_before_step(spike_watch *w, bool first_of_stage, bool whole) {
     if (first_of_stage) w->count = 0;
-    w->loss_limit = w->sigma > 0 ? limit_of(w, &w->loss) : 0;
-    w->norm_limit = w->sigma > 0 ? limit_of(w, &w->grad_norm) : 0;
+    w->counts = w->sigma > 0 && whole;
+    w->loss_limit = w->counts ? limit_of(w, &w->loss) : 0;
+    w->norm_limit = w->counts ? limit_of(w, &w->grad_norm) : 0;
 }
 
 static void push(spike_watch *w, double loss, double grad_norm) {
@@ -31,7 +32,7 @@ static void push(spike_watch *w, double loss, double grad_norm) {
 
 yx_status spike_after_step(spike_watch *w, int64_t step, const worker_step_result *r, ledger *l, bool says) {
     char detail[160];
-    if (w->sigma <= 0 || !isfinite(r->loss) || !isfinite(r->grad_norm)) return YX_OK;
+    if (!w->counts || !isfinite(r->loss) || !isfinite(r->grad_norm)) return YX_OK;
     push(w, r->loss, r->grad_norm);
     if (!r->skipped) return YX_OK;
     snprintf(detail, sizeof detail, "loss %.4f (limit %.4f), gradient norm %.3g (limit %.3g)", r->loss, w->loss_limit,

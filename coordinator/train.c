@@ -187,7 +187,8 @@ static yx_status one_step(trainer *t, const plan_step *step) {
     if (step->first_of_stage && leads(t)) YX_CHECK(metrics_stage(&t->metrics, step));
     YX_CHECK(request_ahead(t));
     worker_set_warmup(t->worker, warms_up(t));
-    spike_before_step(&t->spikes, step->first_of_stage);
+    bool whole = step->num_sequences == t->setup.plan.stages[step->stage].batch_size;
+    spike_before_step(&t->spikes, step->first_of_stage, whole);
     load_request load = slice(t, step);
     worker_source source = {next_batch, t->loader};
     worker_step_args args = {.num_micro_batches = loader_num_micro_batches(&load),

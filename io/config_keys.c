@@ -153,7 +153,7 @@ const config_key config_keys[] = {
     {TRAINING(spike_sigma), REAL(0, 1000), .fallback = "0",
      .meaning =
          "a step whose loss or gradient norm is this many standard deviations above the mean of its stage's last "
-         "128 steps (32 at least) changes nothing; 0: none is left out"},
+         "128 whole steps (32 at least) changes nothing; 0: none is left out"},
     {TRAINING(recompute), .type = TYPE_BOOL, .fallback = "false",
      .meaning = "keep only each layer's input and compute the rest again in the backward pass: less memory, about a "
                 "third more time"},

@@ -8,7 +8,7 @@
 
 // Takes a step; whether it was left out.
 static bool take(spike_watch *w, ledger *l, int64_t step, double loss, double norm) {
-    spike_before_step(w, false);
+    spike_before_step(w, false, true);
     worker_step_result r = {.loss = loss, .grad_norm = norm};
     r.skipped = (w->loss_limit > 0 && loss > w->loss_limit) || (w->norm_limit > 0 && norm > w->norm_limit);
     assert_int_equal(spike_after_step(w, step, &r, l, false), YX_OK);
@@ -26,10 +26,10 @@ static void limits_are_mean_and_deviations(void **state) {
     spike_watch w = {.sigma = 4};
     assert_int_equal(ledger_create(&l), YX_OK);
     settle(&w, &l, SPIKE_LEAST - 1);
-    spike_before_step(&w, false);
+    spike_before_step(&w, false, true);
     assert_true(w.loss_limit == 0 && w.norm_limit == 0);
     assert_false(take(&w, &l, SPIKE_LEAST, 3.1, 0.8));
-    spike_before_step(&w, false);
+    spike_before_step(&w, false, true);
     double deviation = sqrt(SPIKE_LEAST / (SPIKE_LEAST - 1.0)); // of ±1, of a sample
     assert_true(fabs(w.loss_limit - (3 + 4 * 0.1 * deviation)) < 1e-12);
     assert_true(fabs(w.norm_limit - (1 + 4 * 0.2 * deviation)) < 1e-12);
@@ -39,8 +39,25 @@ static void limits_are_mean_and_deviations(void **state) {
     assert_int_equal(ledger_in_a_row(&l, "spike", 41), 2);
     assert_int_equal(ledger_in_a_row(&l, "spike", 42), 0);
     assert_int_equal(ledger_in_a_row(&l, "skip", 41), 0);
-    spike_before_step(&w, true);
+    spike_before_step(&w, true, true);
     assert_true(w.loss_limit == 0 && w.norm_limit == 0);
+    ledger_free(&l);
+}
+
+// A short step has no limit and says nothing of the others.
+static void short_steps_do_not_count(void **state) {
+    (void)state;
+    ledger l;
+    spike_watch w = {.sigma = 3};
+    assert_int_equal(ledger_create(&l), YX_OK);
+    settle(&w, &l, SPIKE_LEAST);
+    spike_before_step(&w, false, false);
+    assert_true(w.loss_limit == 0 && w.norm_limit == 0);
+    const worker_step_result r = {.loss = 9, .grad_norm = 9};
+    assert_int_equal(spike_after_step(&w, 100, &r, &l, false), YX_OK);
+    assert_int_equal(w.count, SPIKE_LEAST);
+    spike_before_step(&w, false, true);
+    assert_true(w.loss_limit > 3 && w.loss_limit < 4);
     ledger_free(&l);
 }
 
@@ -106,7 +123,8 @@ static void the_window_is_kept(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(limits_are_mean_and_deviations), cmocka_unit_test(a_level_that_stays_becomes_usual),
+        cmocka_unit_test(limits_are_mean_and_deviations), cmocka_unit_test(short_steps_do_not_count),
+        cmocka_unit_test(a_level_that_stays_becomes_usual),
         cmocka_unit_test(nothing_without_sigma_or_of_what_is_not_finite), cmocka_unit_test(the_window_is_kept)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
