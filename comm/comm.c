@@ -15,6 +15,7 @@ enum { SLICE_BYTES = 1 << 20 };
 struct yx_group {
     int rank, size, local_rank, local_size;
     int failed_rank;            // see group_failed_rank
+    bool broken;                // see group_is_broken
     const group_module *module; // NULL: a group of one
     void *library;
     char *scratch;  // [2, size, SLICE_BYTES]
@@ -123,18 +124,25 @@ const char *group_node(const yx_group *g) { return g->node; }
 double group_patience(const yx_group *g) { return g->patience; }
 const char *group_backend(const yx_group *g) { return g->module ? g->module->name : "solo"; }
 
-yx_status group_check(yx_group *g) { return g->module && g->module->check ? g->module->check() : YX_OK; }
+bool group_is_broken(const yx_group *g) { return g->broken; }
+
+static yx_status note(yx_group *g, yx_status status) {
+    if (status == YX_ERR_COMM) g->broken = true;
+    return status;
+}
+
+yx_status group_check(yx_group *g) { return g->module && g->module->check ? note(g, g->module->check()) : YX_OK; }
 
 // --- Exchanging
 yx_status group_broadcast(yx_group *g, void *data, size_t bytes, int root) {
-    return g->module ? g->module->broadcast(data, bytes, root) : YX_OK;
+    return g->module ? note(g, g->module->broadcast(data, bytes, root)) : YX_OK;
 }
 
 yx_status group_all_gather(yx_group *g, void *data, size_t bytes_each) {
-    return g->module ? g->module->all_gather(data, bytes_each) : YX_OK;
+    return g->module ? note(g, g->module->all_gather(data, bytes_each)) : YX_OK;
 }
 
-yx_status group_barrier(yx_group *g) { return g->module ? g->module->barrier() : YX_OK; }
+yx_status group_barrier(yx_group *g) { return g->module ? note(g, g->module->barrier()) : YX_OK; }
 
 // to = to (op) from, element by element. A NaN wins a maximum, so that no rank hides another's.
 #define COMBINE(T, larger)                                                                                             \
@@ -163,7 +171,7 @@ static yx_status reduce_slices(yx_group *g, const char *data, size_t stride, siz
     size_t bytes = count * group_type_size(type);
     char *sent = g->scratch, *received = g->scratch + (size_t)g->size * SLICE_BYTES;
     for (int r = 0; r < g->size; r++) memcpy(sent + (size_t)r * bytes, data + (size_t)r * stride, bytes);
-    yx_status status = g->module->all_to_all(sent, received, bytes);
+    yx_status status = note(g, g->module->all_to_all(sent, received, bytes));
     for (int r = 1; status == YX_OK && r < g->size; r++)
         combine(received, received + (size_t)r * bytes, count, type, op);
     return status;
@@ -179,13 +187,13 @@ static yx_status reduce_piece(yx_group *g, char *data, size_t count, group_type 
         yx_status status = reduce_slices(g, data, each * unit, each, type, op);
         if (status != YX_OK) return status;
         memcpy(sent + (size_t)g->rank * each * unit, received, each * unit);
-        status = g->module->all_gather(sent, each * unit);
+        status = group_all_gather(g, sent, each * unit);
         if (status != YX_OK) return status;
         memcpy(data, sent, whole * unit);
     }
     if (rest == 0) return YX_OK; // fewer than ranks: every rank adds up all of them
     for (int r = 0; r < g->size; r++) memcpy(sent + (size_t)r * rest * unit, data + whole * unit, rest * unit);
-    yx_status status = g->module->all_to_all(sent, received, rest * unit);
+    yx_status status = note(g, g->module->all_to_all(sent, received, rest * unit));
     for (int r = 1; status == YX_OK && r < g->size; r++)
         combine(received, received + (size_t)r * rest * unit, rest, type, op);
     if (status == YX_OK) memcpy(data + whole * unit, received, rest * unit);
@@ -221,7 +229,7 @@ yx_status group_agree(yx_group *g, yx_status mine) {
     int32_t *all = calloc((size_t)g->size, sizeof *all);
     if (!all) return yx_fail(YX_ERR_NO_MEMORY, "no memory to agree");
     all[g->rank] = (int32_t)mine;
-    yx_status status = g->module->all_gather(all, sizeof *all);
+    yx_status status = group_all_gather(g, all, sizeof *all);
     int failed = 0;
     while (status == YX_OK && failed < g->size && all[failed] == YX_OK) failed++;
     if (status == YX_OK && failed < g->size) {

@@ -1,6 +1,7 @@
 // A group of processes that train together. A group of one needs no library; MPI is a module loaded at run time.
 #pragma once
 #include "common/status.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct yx_group yx_group;
@@ -48,3 +49,5 @@ yx_status group_agree(yx_group *g, yx_status status);
 // The lowest rank that failed in the last group_agree that did not succeed; -1 before any: a rank that fails then does
 // so without the others knowing.
 int group_failed_rank(const yx_group *g);
+// Whether an exchange has failed: not all ranks can be reached any more.
+bool group_is_broken(const yx_group *g);

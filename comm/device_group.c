@@ -112,7 +112,8 @@ fail:
 
 void device_group_close(device_group *d) {
     if (!d) return;
-    if (group_failed_rank(d->group) >= 0) device_group_fail(d, YX_ERR_COMM); // leaving orderly takes all
+    bool together = group_failed_rank(d->group) < 0 && !group_is_broken(d->group);
+    if (!together) device_group_fail(d, YX_ERR_COMM); // leaving orderly takes all
     if (d->aborted) pthread_join(d->leaving, NULL);
     else d->module->leave(d->comm);
     free(d);
