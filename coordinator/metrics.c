@@ -47,14 +47,32 @@ static yx_status rewind_log(const char *path, int64_t resume_step) {
     return status;
 }
 
-yx_status metrics_open(const char *run_dir, const yx_plan *plan, int64_t interval_steps, int64_t resume_step,
-                       metrics *out) {
+// Events of steps that will be done again are superseded by the new file's beginning, also where it stays empty.
+static yx_status open_events(const yx_config *config, const yx_plan *plan, int64_t resume_step, event_file **out) {
+    yx_status status = YX_OK;
+    char *folder = NULL;
+    bool wanted = config->logging.tensorboard, earlier;
+    if (resume_step >= plan->total_steps) return YX_OK; // nothing will follow
+    YX_CHECK(yx_format(&folder, "%s/tensorboard", config->run_dir));
+    if (resume_step < 0) YX_CHECK(event_file_remove_all(folder));
+    YX_CHECK(event_file_any(folder, &earlier));
+    if (wanted || earlier) YX_CHECK(event_file_open(folder, resume_step < 0 ? 1 : resume_step + 1, out));
+    if (!wanted) event_file_close(*out), *out = NULL;
+fail:
+    free(folder);
+    return status;
+}
+
+yx_status metrics_open(const yx_config *config, const yx_plan *plan, int64_t resume_step, metrics *out) {
     yx_status status = YX_OK;
     char *path = NULL;
-    *out =
-        (metrics){.plan = plan, .interval_steps = interval_steps, .terminal = isatty(STDERR_FILENO), .started = now()};
-    YX_CHECK(yx_format(&path, "%s/log.jsonl", run_dir));
+    *out = (metrics){.plan = plan,
+                     .interval_steps = config->logging.interval_steps,
+                     .terminal = isatty(STDERR_FILENO),
+                     .started = now()};
+    YX_CHECK(yx_format(&path, "%s/log.jsonl", config->run_dir));
     YX_CHECK(rewind_log(path, resume_step));
+    YX_CHECK(open_events(config, plan, resume_step, &out->events));
     out->log = fopen(path, "a");
     if (!out->log) status = yx_fail_errno("cannot open %s", path);
 fail:
@@ -65,9 +83,13 @@ fail:
 void metrics_close(metrics *m) {
     if (m->line_open) fputc('\n', stderr);
     if (m->log) fclose(m->log);
+    event_file_close(m->events);
     m->log = NULL;
+    m->events = NULL;
     m->line_open = false;
 }
+
+yx_status metrics_flush(metrics *m) { return m->events ? event_file_flush(m->events) : YX_OK; }
 
 // Writes and releases `line`; NULL means that it could not be made.
 static yx_status write_line(metrics *m, json_t *line) {
@@ -179,6 +201,19 @@ static void print_exchange(metrics *m, const plan_step *step, const worker_step_
             100 * m->exchange / m->seconds, 100 * fmax(0, 1 - m->exposed / m->exchange));
 }
 
+static yx_status add_step_event(metrics *m, const plan_step *step, const worker_step_result *r, double rate) {
+    int64_t tokens = step->token_begin + step->seq_len * step->num_sequences;
+    const event_scalar scalars[] = {{"train/loss", r->loss},
+                                    {"train/grad_norm", r->grad_norm},
+                                    {"train/lr", step->lr},
+                                    {"train/seq_len", (double)step->seq_len},
+                                    {"train/tokens", (double)tokens},
+                                    {"train/tokens_per_second", rate},
+                                    {"fp8/saturated", r->fp8 ? r->fp8->saturated : 0}};
+    int count = sizeof scalars / sizeof *scalars - (r->fp8 ? 0 : 1);
+    return m->events ? event_file_add(m->events, step->step + 1, scalars, count) : YX_OK;
+}
+
 yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *r, double seconds) {
     int64_t scored = step->seq_len * step->num_sequences, tokens = step->token_begin + scored;
     double rate = (double)scored / fmax(seconds, 1e-9);
@@ -197,7 +232,8 @@ yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_resu
     if (line) json_object_set_new(line, "compute", json_real(r->compute));
     if (line) json_object_set_new(line, "exchange", json_real(r->exchange));
     if (line && r->fp8) add_fp8(line, r->fp8);
-    return write_line(m, line);
+    yx_status status = write_line(m, line);
+    return status == YX_OK ? add_step_event(m, step, r, rate) : status;
 }
 
 static json_t *per_step(const rank_watch *w, size_t offset) {
@@ -244,12 +280,15 @@ yx_status metrics_evaluation(metrics *m, int64_t step, int64_t tokens, int64_t s
         json_array_append_new(positions,
                               json_pack("{s:I, s:o, s:I}", "begin", (json_int_t)evaluate_bucket_begin(i), "loss",
                                         number(r->bucket_loss[i]), "tokens", (json_int_t)r->bucket_tokens[i]));
-    return write_line(m,
-                      json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:f, s:o}", "type", "evaluation", "step",
+    yx_status status =
+        write_line(m, json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:f, s:o}", "type", "evaluation", "step",
                                 (json_int_t)step, "tokens", (json_int_t)tokens, "stage", (json_int_t)stage + 1,
                                 "seq_len", (json_int_t)seq_len, "bits_per_byte", number(r->bits_per_byte), "loss",
                                 number(r->loss), "scored_tokens", (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes,
                                 "seconds", seconds, "positions", positions));
+    const event_scalar scalars[] = {{"validation/bits_per_byte", r->bits_per_byte}, {"validation/loss", r->loss}};
+    if (status == YX_OK && m->events) status = event_file_add(m->events, step, scalars, 2);
+    return status == YX_OK ? metrics_flush(m) : status;
 }
 
 yx_status metrics_checkpoint(metrics *m, int64_t step, const char *run_dir, double seconds) {

@@ -1,14 +1,17 @@
-// Where a run's figures go: RUN/log.jsonl (every event, one JSON object a line) and standard error (a person's view).
+// Where a run's figures go: RUN/log.jsonl (every event, one JSON object a line), RUN/tensorboard/ (event files) and
+// standard error (a person's view).
 #pragma once
 #include "coordinator/plan.h"
 #include "coordinator/rank_link.h"
 #include "coordinator/rank_watch.h"
+#include "io/event_file.h"
 #include "worker/evaluate.h"
 #include "worker/worker.h"
 #include <stdio.h>
 
 typedef struct metrics {
     FILE *log;
+    event_file *events; // NULL without
     const yx_plan *plan;
     int64_t interval_steps;
     bool terminal, line_open;
@@ -19,10 +22,12 @@ typedef struct metrics {
     double exchange, exposed, seconds; // sums over a stage's steps: exchanging, what of it nothing hid, all
 } metrics;
 
-// Opens RUN/log.jsonl. With resume_step ≥ 0 the lines of later steps, which the run will write again, are taken out.
-yx_status metrics_open(const char *run_dir, const yx_plan *plan, int64_t interval_steps, int64_t resume_step,
-                       metrics *out);
+// Opens the files in the run's folder. With resume_step ≥ 0 the log's lines of later steps, which the run will write
+// again, are taken out, and what event files have of them is superseded; else both begin anew.
+yx_status metrics_open(const yx_config *config, const yx_plan *plan, int64_t resume_step, metrics *out);
 void metrics_close(metrics *m);
+// What is not in the files yet: to be called before a checkpoint, so that nothing up to it can be missing.
+yx_status metrics_flush(metrics *m);
 yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, const char *device, int64_t micro_tokens);
 // How the ranks exchange.
 yx_status metrics_link(metrics *m, int64_t step, const rank_link *l);

@@ -57,7 +57,7 @@ const config_section_info config_sections[SECTION_COUNT] = {
     [SECTION_CHECKPOINT] = {"checkpoint", "checkpoint",
                             "A checkpoint is also written at the end and when the run is "
                             "stopped."},
-    [SECTION_LOGGING] = {"logging", "logging", "What is printed; log.jsonl has every step."},
+    [SECTION_LOGGING] = {"logging", "logging", "What is printed and written beside log.jsonl, which has every step."},
 };
 
 const config_key config_keys[] = {
@@ -201,6 +201,8 @@ const config_key config_keys[] = {
 
     {LOGGING(interval_steps), INT(1, MAX_STEPS), .fallback = "10",
      .meaning = "a progress line every N steps when standard error is not a terminal"},
+    {LOGGING(tensorboard), .type = TYPE_BOOL, .fallback = "true",
+     .meaning = "write TensorBoard's event files in the run folder's tensorboard/"},
 };
 const int config_num_keys = sizeof config_keys / sizeof *config_keys;
 
