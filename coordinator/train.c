@@ -346,6 +346,7 @@ yx_status train_run(const train_options *options, yx_group *group) {
         status = save(&t); // of another folder
     }
     if (status == YX_OK) status = loop(&t);
+    status = metrics_end(&t.metrics, status, t.steps, t.tokens);
     if (t.hold >= 0) close(t.hold);
     metrics_close(&t.metrics);
     loader_close(t.loader);

@@ -203,6 +203,8 @@ const config_key config_keys[] = {
      .meaning = "a progress line every N steps when standard error is not a terminal"},
     {LOGGING(tensorboard), .type = TYPE_BOOL, .fallback = "true",
      .meaning = "write TensorBoard's event files in the run folder's tensorboard/"},
+    {LOGGING(report), .type = TYPE_BOOL, .fallback = "true",
+     .meaning = "write the run folder's report.html at the start, at each checkpoint and at the end"},
 };
 const int config_num_keys = sizeof config_keys / sizeof *config_keys;
 

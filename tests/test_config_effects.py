@@ -112,7 +112,7 @@ def run_dir(runs):
     paths = [f"{runs.folder}/here", f"{runs.folder}/there/below"]
     for i, path in enumerate(paths):
         run("train", "--config", runs.config, "--set", f"run_dir={path}", "--max-steps", 1, check=STOPPED)
-        assert sorted(os.listdir(path)) == ["checkpoints", "config.yaml", "log.jsonl", "tensorboard"], os.listdir(path)
+        assert sorted(os.listdir(path)) == ["checkpoints", "config.yaml", "log.jsonl", "report.html", "tensorboard"], os.listdir(path)
         assert path in open(f"{path}/config.yaml").read()
         assert [os.path.exists(p) for p in paths] == [True, i == 1]
 
@@ -478,6 +478,14 @@ def logging_tensorboard(runs):
     on, off = (runs.train(f"logging.tensorboard={x}", steps=2) for x in ("true", "false"))
     assert [name.startswith("events.out.tfevents.") for name in os.listdir(f"{on.path}/tensorboard")] == [True]
     assert not os.path.exists(f"{off.path}/tensorboard") and on.losses() == off.losses()
+
+
+@proves("logging.report")
+def logging_report(runs):
+    """What is on the page is tests/test_report.py's."""
+    on, off = (runs.train(f"logging.report={x}", steps=2) for x in ("true", "false"))
+    assert "Training loss" in open(f"{on.path}/report.html").read()
+    assert not os.path.exists(f"{off.path}/report.html") and on.losses() == off.losses()
 
 
 def main():
