@@ -19,6 +19,7 @@ struct yx_group {
     void *library;
     char *scratch;  // [2, size, SLICE_BYTES]
     char node[256]; // launch_info.node
+    double patience;
 };
 
 // --- Joining
@@ -88,6 +89,7 @@ yx_status group_open(yx_group **out) {
     status = group_open_solo(&g);
     if (status != YX_OK) return status;
     memcpy(g->node, launch.node, sizeof g->node);
+    g->patience = launch.patience;
     if (launch.size > 1) {
         status = choose(g, &launch, &module);
         if (status == YX_OK) status = join(g, module, &launch);
@@ -118,6 +120,7 @@ int group_local_rank(const yx_group *g) { return g->local_rank; }
 int group_local_size(const yx_group *g) { return g->local_size; }
 int group_failed_rank(const yx_group *g) { return g->failed_rank; }
 const char *group_node(const yx_group *g) { return g->node; }
+double group_patience(const yx_group *g) { return g->patience; }
 const char *group_backend(const yx_group *g) { return g->module ? g->module->name : "solo"; }
 
 yx_status group_check(yx_group *g) { return g->module && g->module->check ? g->module->check() : YX_OK; }

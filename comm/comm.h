@@ -27,6 +27,7 @@ int group_size(const yx_group *g);
 int group_local_rank(const yx_group *g); // among the ranks of this host
 int group_local_size(const yx_group *g);
 const char *group_node(const yx_group *g);    // ranks with the same text share a machine
+double group_patience(const yx_group *g);     // seconds that an exchange waits for a rank (YX_COMM_TIMEOUT)
 const char *group_backend(const yx_group *g); // "solo", "mpi", "tcp"
 
 // Whether a rank is known to have ended or to be out of reach, without waiting for any: YX_ERR_COMM names it.

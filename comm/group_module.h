@@ -4,7 +4,7 @@
 #include "comm/comm.h"
 #include "comm/launch.h"
 
-enum { GROUP_MODULE_VERSION = 3 };
+enum { GROUP_MODULE_VERSION = 4 };
 
 typedef struct group_module {
     int version; // GROUP_MODULE_VERSION of the module

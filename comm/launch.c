@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define MOST_SECONDS 1e6
 enum { FIRST_PORT = 20000, PORTS = 20000 }; // where ranks meet when nothing else is said
 
 static const char *text_of(const char *name) {
@@ -25,6 +26,15 @@ static yx_status number_of(const char *name, int *out) {
         return yx_fail(YX_ERR_USAGE, "the environment's %s=%s is not a whole number", name, text);
     *out = (int)value;
     return YX_OK;
+}
+
+yx_status launch_seconds(const char *name, double otherwise, double *out) {
+    const char *text = text_of(name);
+    char *end = NULL;
+    *out = text ? strtod(text, &end) : otherwise;
+    if (*out > 0 && *out <= MOST_SECONDS && (!end || !*end)) return YX_OK;
+    return yx_fail(YX_ERR_USAGE, "the environment's %s=%s is not a number of seconds above 0 and up to %g", name, text,
+                   MOST_SECONDS);
 }
 
 void launch_first_host(const char *list, char *out, size_t bytes) {
@@ -122,5 +132,5 @@ yx_status launch_read(launch_info *out) {
     }
     if (!out->token[0])
         snprintf(out->token, sizeof out->token, "%.90s", text_of("YX_TOKEN") ? text_of("YX_TOKEN") : "");
-    return YX_OK;
+    return out->size > 1 ? launch_seconds("YX_COMM_TIMEOUT", 1800, &out->patience) : YX_OK;
 }

@@ -17,10 +17,14 @@ typedef struct launch_info {
     char rendezvous[512]; // "HOST:PORT" or "file:PATH"; empty: this launcher gives none
     char token[96];       // the same on all ranks of this start, unlikely to be another's
     char node[256];       // ranks with the same text share a machine
+    double patience;      // seconds that a rank is waited for in an exchange (YX_COMM_TIMEOUT)
 } launch_info;
 
 // Environment that contradicts itself is YX_ERR_USAGE.
 yx_status launch_read(launch_info *out);
+
+// A number of seconds from the environment, or `otherwise`; YX_ERR_USAGE when it is none.
+yx_status launch_seconds(const char *name, double otherwise, double *out);
 
 // The first name of a Slurm node list: "gpu[07-09,12],login1" -> "gpu07".
 void launch_first_host(const char *list, char *out, size_t bytes);

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #define MAGIC "yxmeet1"
-#define MOST_SECONDS 1e6
 enum { MOST_ADDRESSES = 16, ATTEMPT_SECONDS = 5 };
 
 typedef struct hello { // from every rank to rank 0, and to the others it then connects to
@@ -38,15 +37,6 @@ typedef struct meeting {
     int listener, port;
     place *places; // [size]
 } meeting;
-
-static yx_status seconds_from(const char *name, double otherwise, double *out) {
-    const char *text = getenv(name);
-    char *end = NULL;
-    *out = text && *text ? strtod(text, &end) : otherwise;
-    if (*out > 0 && *out <= MOST_SECONDS && (!end || !*end)) return YX_OK;
-    return yx_fail(YX_ERR_USAGE, "the environment's %s=%s is not a number of seconds above 0 and up to %g", name, text,
-                   MOST_SECONDS);
-}
 
 static bool in_file(const meeting *m) { return strncmp(m->launch->rendezvous, "file:", 5) == 0; }
 static const char *file_of(const meeting *m) { return m->launch->rendezvous + 5; }
@@ -308,9 +298,9 @@ yx_status tcp_meet(const launch_info *launch, tcp_mesh *mesh) {
     yx_status status = YX_OK;
     meeting m = {.launch = launch, .mesh = mesh, .begun = tcp_now(), .listener = -1};
     *mesh = (tcp_mesh){.rank = launch->rank, .size = launch->size};
-    YX_CHECK(seconds_from("YX_LINK_TIMEOUT", 30, &mesh->link_timeout));
-    YX_CHECK(seconds_from("YX_COMM_TIMEOUT", 1800, &mesh->timeout));
-    YX_CHECK(seconds_from("YX_RENDEZVOUS_TIMEOUT", 300, &m.patience));
+    YX_CHECK(launch_seconds("YX_LINK_TIMEOUT", 30, &mesh->link_timeout));
+    mesh->timeout = launch->patience;
+    YX_CHECK(launch_seconds("YX_RENDEZVOUS_TIMEOUT", 300, &m.patience));
     m.deadline = m.begun + m.patience;
     mesh->peers = calloc((size_t)launch->size, sizeof *mesh->peers);
     m.places = calloc((size_t)launch->size, sizeof *m.places);

@@ -63,3 +63,14 @@ void ledger_each(const ledger *l, const char *event, void (*take)(void *context,
             take(context, json_string_value(json_object_get(entry, "detail")));
     }
 }
+
+int64_t ledger_in_a_row(const ledger *l, const char *event, int64_t step) {
+    int64_t count = 0;
+    for (size_t i = json_array_size(l->entries); i > 0; i--) {
+        const json_t *entry = json_array_get(l->entries, i - 1);
+        int64_t at = json_integer_value(json_object_get(entry, "step"));
+        if (at < step - count) break;
+        if (at == step - count && strcmp(json_string_value(json_object_get(entry, "event")), event) == 0) count++;
+    }
+    return count;
+}

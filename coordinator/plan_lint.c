@@ -116,6 +116,16 @@ static void lint_schedule(const lints *l) {
              1 - (double)last->token_begin / total);
 }
 
+static void lint_initial(const lints *l) {
+    const config_training *t = &l->config->training;
+    if (*t->initial_checkpoint && t->precision == PRECISION_FP8 && t->bf16_warmup_steps > 0)
+        lint(l,
+             "training.bf16_warmup_steps is %" PRId64
+             ": trained weights have left the plateau that these steps are for; "
+             "0 begins in 8 bits",
+             t->bf16_warmup_steps);
+}
+
 static void lint_checkpoints(const lints *l) {
     const config_checkpoint *c = &l->config->checkpoint;
     if (c->keep_last == 1) lint(l, "checkpoint.keep_last is 1: a damaged checkpoint would leave none to fall back to");
@@ -134,5 +144,6 @@ void plan_lint(const yx_config *config, const yx_plan *plan, plan_lint_report re
     lint_stages(&l);
     lint_length(&l);
     lint_schedule(&l);
+    lint_initial(&l);
     lint_checkpoints(&l);
 }

@@ -237,8 +237,7 @@ static void write_stages(const page *p) {
         p->out,
         "</table></div>\n<p class=\"note\">Sequences: of a step, of all ranks. Time: in steps, without validation and "
         "checkpoints. Loss: mean of the last %d steps. Bits per byte: the newest validation of the stage. Skipped: "
-        "steps "
-        "whose gradient was not finite; they changed nothing.</p>\n",
+        "steps that changed nothing, for a gradient that was not finite or a spike.</p>\n",
         RUN_LOG_END);
 }
 
@@ -248,8 +247,8 @@ static void write_event(const page *p, const run_log_event *e) {
     fprintf(p->out, "<tr><td class=\"n\">%s</td><td class=\"n\">%s</td><td>", html_time(e->time, a),
             html_count(e->step, b));
     if (e->skip && e->last_step > e->step)
-        fprintf(p->out, "steps %s to %s: the gradient was not finite, nothing was updated", html_count(e->step, a),
-                html_count(e->last_step, b));
+        fprintf(p->out, "steps %s to %s: ", html_count(e->step, a), html_count(e->last_step, b));
+    if (e->skip && e->finite) fputs("loss or gradient far above the usual, nothing was updated", p->out);
     else if (e->skip) fputs("the gradient was not finite, nothing was updated", p->out);
     else html_text(p->out, e->text);
     fputs("</td></tr>\n", p->out);

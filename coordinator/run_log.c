@@ -46,21 +46,29 @@ const run_log_event *run_log_event_at(const run_log *l, int64_t i) {
     return &l->events[place(i < RUN_LOG_FIRST_EVENTS ? i : i + left_out)];
 }
 
-// Takes `description`, also where it fails; NULL: steps that were skipped.
-static void append_event(run_log *l, double time, int64_t step, char *description) {
+// Takes `description`.
+static run_log_event *append_event(run_log *l, double time, int64_t step, char *description) {
     run_log_event *e = &l->events[place(l->num_events++)];
     free(e->text);
-    *e = (run_log_event){time, step, step, !description, description};
+    *e = (run_log_event){.time = time, .step = step, .last_step = step, .text = description};
+    return e;
 }
 
 static void add_event(run_log *l, const json_t *line, char *description) {
     append_event(l, line_real(line, "time"), line_whole(line, "step"), description);
 }
 
+// Steps in a row that were skipped for the same reason are one event.
 static void add_skip(run_log *l, const step_line *line) {
     run_log_event *newest = l->num_events > 0 ? &l->events[place(l->num_events - 1)] : NULL;
-    if (newest && newest->skip && newest->last_step + 1 == line->step) newest->last_step = line->step;
-    else append_event(l, line->time, line->step, NULL);
+    bool finite = isfinite(line->grad_norm);
+    if (newest && newest->skip && newest->finite == finite && newest->last_step + 1 == line->step) {
+        newest->last_step = line->step;
+        return;
+    }
+    newest = append_event(l, line->time, line->step, NULL);
+    newest->skip = true;
+    newest->finite = finite;
 }
 
 // --- Kinds of lines

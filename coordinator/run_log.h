@@ -24,8 +24,8 @@ typedef struct run_log_stage {
 typedef struct run_log_event {
     double time;
     int64_t step, last_step; // of skipped steps in a row: both ends
-    bool skip;
-    char *text; // NULL for skipped steps
+    bool skip, finite; // skipped: nothing was updated; for a gradient that was finite, as one far above the usual is
+    char *text;        // NULL for skipped steps
 } run_log_event;
 
 // How the last process that wrote to the log ended.

@@ -1,7 +1,6 @@
 #include "coordinator/state.h"
 #include "common/hash.h"
 #include "common/log.h"
-#include "io/checkpoint.h"
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -29,12 +28,12 @@ static yx_status describe(const yx_config *config, const run_setup *setup, int r
     YX_CHECK(config_to_yaml(config, &yaml));
     snprintf(plan, sizeof plan, "%016llx", (unsigned long long)setup->plan.hash);
     describe_scales(state->worker, scales);
-    *out =
-        json_pack("{s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:O}", "step", (json_int_t)state->steps,
-                  "tokens", (json_int_t)state->tokens, "adam_steps", (json_int_t)worker_adam_steps(state->worker),
-                  "ranks", ranks, "micro_batch_tokens", (json_int_t)setup->micro_tokens, "config", yaml,
-                  "config_identity", identity, "plan_hash", plan, "data_manifest_sha256", info->manifest_sha256,
-                  "tokenizer_sha256", info->tokenizer_sha256, "fp8_scales", scales, "ledger", state->ledger->entries);
+    *out = json_pack(
+        "{s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:o}", "step", (json_int_t)state->steps, "tokens",
+        (json_int_t)state->tokens, "adam_steps", (json_int_t)worker_adam_steps(state->worker), "ranks", ranks,
+        "micro_batch_tokens", (json_int_t)setup->micro_tokens, "config", yaml, "config_identity", identity, "plan_hash",
+        plan, "data_manifest_sha256", info->manifest_sha256, "tokenizer_sha256", info->tokenizer_sha256, "fp8_scales",
+        scales, "ledger", state->ledger->entries, "spike_window", spike_to_json(state->spikes));
     if (!*out) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for the checkpoint's description");
 fail:
     free(yaml);
@@ -122,18 +121,22 @@ static bool has_scales(const json_t *meta, yx_worker *worker) {
     return strcmp(text_of(meta, "fp8_scales"), scales) == 0;
 }
 
+yx_status state_read(checkpoint *c, const worker_tensor *tensors, int64_t count) {
+    checkpoint_tensor *list = as_checkpoint(tensors, count);
+    if (!list) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a checkpoint's table");
+    yx_status status = checkpoint_read(c, list, count);
+    free(list);
+    return status;
+}
+
 static yx_status read_tensors(checkpoint *c, yx_worker *worker, bool scales, int64_t adam_steps) {
     yx_status status = YX_OK;
     const worker_tensor *tensors;
     int64_t count;
-    checkpoint_tensor *list = NULL;
     YX_CHECK(worker_state_buffers(worker, scales, &tensors, &count));
-    list = as_checkpoint(tensors, count);
-    if (!list) YX_FAIL(YX_ERR_NO_MEMORY, "no memory for a checkpoint's table");
-    YX_CHECK(checkpoint_read(c, list, count));
+    YX_CHECK(state_read(c, tensors, count));
     YX_CHECK(worker_set_state(worker, scales, adam_steps));
 fail:
-    free(list);
     return status;
 }
 
@@ -175,6 +178,7 @@ yx_status state_load(const yx_config *config, const run_setup *setup, const char
     if (json_unpack((json_t *)meta, "{s:I, s:I, s:I}", "step", &steps, "tokens", &tokens, "adam_steps", &adam_steps))
         YX_FAIL(YX_ERR_DATA, "%s: the manifest lacks step, tokens or adam_steps", checkpoint_path(c));
     YX_CHECK(ledger_load(state->ledger, json_object_get(meta, "ledger")));
+    spike_from_json(state->spikes, json_object_get(meta, "spike_window"));
     state->without_scales = !has_scales(meta, state->worker) && worker_calibrates(state->worker);
     YX_CHECK(read_tensors(c, state->worker, has_scales(meta, state->worker), adam_steps));
     state->steps = steps;

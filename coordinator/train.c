@@ -2,15 +2,18 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "coordinator/fallback.h"
+#include "coordinator/initial.h"
 #include "coordinator/ledger.h"
 #include "coordinator/metrics.h"
 #include "coordinator/rank_link.h"
 #include "coordinator/rank_watch.h"
 #include "coordinator/setup.h"
+#include "coordinator/spike.h"
 #include "coordinator/state.h"
 #include "coordinator/stop.h"
 #include "coordinator/wire.h"
 #include "io/checkpoint.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,13 +32,14 @@ typedef struct trainer {
     ledger ledger;
     fallback fallback;
     wire wire;
+    spike_watch spikes;
     metrics metrics;          // rank 0
     int64_t tokens, steps;    // consumed and done so far
     int64_t requested_tokens; // up to where the loader has been asked
     int64_t calibrate_at;     // tokens before the step that calibrates though it is not a stage's first; -1: none
     int64_t saved_step, evaluated_step;
     bool same_command; // started again, goes on
-    int skips;         // in a row
+    int64_t skips;     // steps in a row whose gradient was not finite
     rank_watch watch;
     int hold;                  // rank 0: of the run folder
     worker_step_result result; // of the last step, if has_result
@@ -126,7 +130,8 @@ static yx_status save(trainer *t) {
     yx_status status = YX_OK;
     double start = now();
     if (t->saved_step == t->steps) return YX_OK;
-    run_state state = {.steps = t->steps, .tokens = t->tokens, .worker = t->worker, .ledger = &t->ledger};
+    run_state state = {
+        .steps = t->steps, .tokens = t->tokens, .worker = t->worker, .ledger = &t->ledger, .spikes = &t->spikes};
     YX_CHECK(worker_collect_state(t->worker, leads(t)));
     if (leads(t)) {
         status = metrics_flush(&t->metrics);
@@ -156,15 +161,16 @@ fail:
 }
 
 static yx_status record_skip(trainer *t, const plan_step *step, const worker_step_result *result) {
-    t->skips = result->skipped ? t->skips + 1 : 0;
-    if (!result->skipped) return YX_OK;
+    bool finite = isfinite(result->grad_norm);
+    t->skips = finite ? 0 : t->skips + 1;
+    if (finite) return spike_after_step(&t->spikes, step->step + 1, result, &t->ledger, leads(t));
     if (leads(t)) yx_warn("step %lld: the gradient is not finite; nothing was updated", (long long)step->step + 1);
     yx_status status = ledger_append(&t->ledger, step->step + 1, "skip", "gradient not finite");
     if (status != YX_OK || t->skips < MAX_CONSECUTIVE_SKIPS) return status;
     return yx_fail(YX_ERR_NUMERIC,
-                   "%d steps in a row had a gradient that is not finite (last: step %lld). Lower "
+                   "%lld steps in a row had a gradient that is not finite (last: step %lld). Lower "
                    "training.learning_rate or grad_clip, or use bf16 or fp32",
-                   t->skips, (long long)step->step + 1);
+                   (long long)t->skips, (long long)step->step + 1);
 }
 
 // The first steps of an fp8 run are in bf16. Amax is recorded in them all the same, so that the scales are there.
@@ -182,12 +188,16 @@ static yx_status one_step(trainer *t, const plan_step *step) {
     if (step->first_of_stage && leads(t)) YX_CHECK(metrics_stage(&t->metrics, step));
     YX_CHECK(request_ahead(t));
     worker_set_warmup(t->worker, warms_up(t));
+    bool whole = step->num_sequences == t->setup.plan.stages[step->stage].batch_size;
+    spike_before_step(&t->spikes, step->first_of_stage, whole);
     load_request load = slice(t, step);
     worker_source source = {next_batch, t->loader};
     worker_step_args args = {.num_micro_batches = loader_num_micro_batches(&load),
                              .tokens = step->seq_len * step->num_sequences,
                              .lr = step->lr,
                              .grad_clip = step->grad_clip,
+                             .norm_limit = t->spikes.norm_limit,
+                             .loss_limit = t->spikes.loss_limit,
                              .calibrate = calibrates(t, step)};
     YX_CHECK(worker_step(t->worker, &source, &args, &t->result));
     t->has_result = true;
@@ -251,14 +261,16 @@ static yx_status create_worker(trainer *t) {
 static yx_status initialise(trainer *t, bool *resumed) {
     yx_status status = YX_OK;
     const yx_config *c = &t->options->config;
-    run_state state = {.worker = t->worker, .ledger = &t->ledger};
+    run_state state = {.worker = t->worker, .ledger = &t->ledger, .spikes = &t->spikes};
+    t->spikes.sigma = c->training.spike_sigma;
     YX_CHECK(state_load(c, &t->setup, t->options->resume, &state, resumed));
     t->same_command = strcmp(t->options->resume, "never") != 0 && !state.goes_back;
     if (!*resumed) {
-        YX_CHECK(model_init(worker_model(t->worker), (uint64_t)c->training.seed));
+        YX_CHECK(initial_set(c, &t->setup, t->worker, &t->ledger, leads(t)));
         t->saved_step = t->evaluated_step = -1;
     } else {
         fallback_restore(&t->fallback, &t->ledger, state.steps);
+        t->skips = ledger_in_a_row(&t->ledger, "skip", state.steps);
         t->steps = t->evaluated_step = state.steps;
         t->saved_step = state.elsewhere ? -1 : state.steps;
         t->tokens = t->requested_tokens = state.tokens;

@@ -68,12 +68,15 @@ typedef struct config_training {
     int64_t gradient_bucket_mb; // MB of gradients that are summed over the ranks at a time; 0: by the link
     double fp8_fallback; // clipped share of a tensor's values in a step from which its layer goes to bf16; 0: never
     int64_t fp8_fallback_steps; // how long a layer's first spell in bf16 is; 0: for good
+    double spike_sigma;         // a step this many standard deviations above the usual changes nothing; 0: off
     config_device device;
     int64_t micro_batch_tokens; // most tokens of a micro-batch on a rank; 0 = by the memory there is
     bool recompute;             // activations of a layer are computed again in the backward pass
     bool deterministic;
     int64_t seed;
-    config_stage stages[CONFIG_MAX_STAGES]; // `curriculum_stages:`
+    char initial_checkpoint[CONFIG_MAX_TEXT]; // whose weights the run begins with; empty: random ones
+    bool initial_moments;                     // and with its moments
+    config_stage stages[CONFIG_MAX_STAGES];   // `curriculum_stages:`
     int64_t num_stages;
 } config_training;
 

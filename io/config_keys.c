@@ -37,6 +37,7 @@ static bool has_floor(const yx_config *c) { return c->training.lr_schedule != SC
 static bool is_wsd(const yx_config *c) { return c->training.lr_schedule == SCHEDULE_WSD; }
 static bool is_sqrt(const yx_config *c) { return c->training.batch_scaling == BATCH_SCALING_SQRT; }
 static bool is_fp8(const yx_config *c) { return c->training.precision == PRECISION_FP8; }
+static bool has_initial(const yx_config *c) { return *c->training.initial_checkpoint != 0; }
 static bool prunes(const yx_config *c) { return c->checkpoint.keep_last > 0; }
 static bool rewarms(const yx_config *c) {
     for (int64_t i = 0; i < c->training.num_stages; i++)
@@ -149,6 +150,10 @@ const config_key config_keys[] = {
     {TRAINING(fp8_fallback_steps), INT(0, 1000000), .fallback = "256", .applies = is_fp8, .only_with = "precision: fp8",
      .meaning = "steps that such a layer spends in bf16 the first time; each further time twice as many; 0: all that "
                 "follow"},
+    {TRAINING(spike_sigma), REAL(0, 1000), .fallback = "0",
+     .meaning =
+         "a step whose loss or gradient norm is this many standard deviations above the mean of its stage's last "
+         "128 whole steps (32 at least) changes nothing; 0: none is left out"},
     {TRAINING(recompute), .type = TYPE_BOOL, .fallback = "false",
      .meaning = "keep only each layer's input and compute the rest again in the backward pass: less memory, about a "
                 "third more time"},
@@ -170,6 +175,13 @@ const config_key config_keys[] = {
                 "with deterministic: false what suits the link"},
     {TRAINING(seed), INT(0, MAX_SEED), .fallback = "1", .identity = true,
      .meaning = "of the initial weights and the order of the data"},
+    {TRAINING(initial_checkpoint), .type = TYPE_TEXT, .optional = true, .identity = true,
+     .meaning =
+         "another run's folder (its newest checkpoint) or one of its checkpoints: the run begins with its weights "
+         "in place of random ones; the same shape and tokenizer, but data, schedule and precision of its own"},
+    {TRAINING(initial_moments), .type = TYPE_BOOL, .fallback = "false", .identity = true, .applies = has_initial,
+     .only_with = "initial_checkpoint",
+     .meaning = "begin with that checkpoint's AdamW moments and its number of updates, too"},
 
     {STAGE("seq_len", seq_len), INT(1, 6144), .identity = true,
      .meaning = "length of the sequences; divides 6144, at most max_position_embeddings"},
@@ -339,6 +351,7 @@ bool config_key_format(const config_key *key, const void *base, char *out, size_
         snprintf(out, size, "%s", key->names[*(const unsigned *)at]);
         break;
     case TYPE_TEXT:
+        if (key->optional && !*(const char *)at) return false;
         format_text(at, out, size);
         break;
     case TYPE_REAL:

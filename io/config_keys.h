@@ -30,7 +30,7 @@ typedef struct config_key {
     config_type type;
     size_t offset;        // in yx_config, or in config_stage
     const char *fallback; // default as it would be written; NULL: required, or optional
-    bool optional;        // without a default: `absent` is stored
+    bool optional;        // without a default: `absent` is stored, or an empty text
     double absent;
     double min, max;                          // of numbers
     bool above_min;                           // min itself is not allowed

@@ -173,7 +173,8 @@ static yx_status read_absent(const config_node *group, const config_key *key, co
     if (key->fallback) return read_value(&fallback, key, path, at);
     if (!key->optional)
         return config_node_fail(group, "%s is missing (%s: %s); add it", path, wanted(key), key->meaning);
-    *(double *)at = key->absent; // only numbers are optional
+    if (key->type == TYPE_TEXT) memset(at, 0, CONFIG_MAX_TEXT);
+    else *(double *)at = key->absent; // of names and the like, none is optional
     return YX_OK;
 }
 

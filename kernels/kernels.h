@@ -185,9 +185,10 @@ enum { YX_CLOCKS = 4 };
 typedef struct yx_step_scalars {
     double lr, beta1, beta2, eps, weight_decay, bias_correction1, bias_correction2; // 1 - beta^t
     double grad_clip;                                                               // 0: no clipping
-    double grad_sum_squares; // from sum_squares, over all tensors
+    double norm_limit, loss_limit; // of grad_norm and loss_sum, above which the step is left out; 0: none
+    double grad_sum_squares;       // from sum_squares, over all tensors
     double grad_norm, clip_coefficient;
-    int64_t skip;              // 1: the gradient is not finite; adamw changes and records nothing
+    int64_t skip;              // 1: the gradient is not finite, or beyond a limit; adamw changes and records nothing
     double loss_sum;           // nats of the step's tokens (head_forward adds)
     int64_t clocks[YX_CLOCKS]; // nanoseconds between moments of the step (yx_ops.clock)
 } yx_step_scalars;

@@ -25,7 +25,7 @@ training:
   total_tokens: {tokens}
   learning_rate: {lr}
   warmup_ratio: {warmup}
-  precision: {precision}{eight_bit_options}
+  precision: {precision}{eight_bit_options}{initial}
   device: {device}
   deterministic: {deterministic}
   seed: {seed}
@@ -79,6 +79,7 @@ def write_config(folder, args, data, **more):
     more["eight_bit_options"] = "" if more["precision"] != "fp8" or warmup is None else f"\n  bf16_warmup_steps: {warmup}"
     more["stages"] = "\n".join("    - " + json.dumps(s).replace('"', "") for s in more["stages"])
     more.setdefault("deterministic", "true")
+    more["initial"] = f"\n  initial_checkpoint: {more['initial']}" if more.get("initial") else ""
     model = TINY_MODEL if args.tiny else f"{ROOT}/configs/model_config.yaml"
     with open(f"{folder}/config.yaml", "w") as file:
         file.write(CONFIG.format(folder=folder, model=model, data=data, device=args.device, **more))
@@ -151,7 +152,7 @@ def one_run(args, data, seed, precision, gpu):
     with tempfile.TemporaryDirectory(prefix="yxanul-fp8-", dir=args.work) as folder:
         write_config(folder, args, data, tokens=args.tokens or default_tokens(data), lr=args.lr, warmup=args.warmup, seed=seed,
                      precision=precision.split("-")[0], deterministic=str(precision != "bf16-again").lower(),
-                     bf16_warmup_steps=None, stages=stages_of(args.mix, args.step_tokens))
+                     bf16_warmup_steps=None, initial=args.initial, stages=stages_of(args.mix, args.step_tokens))
         steps, ledger, evaluation = train(folder, args.set if precision == "fp8" else (), gpu)
     order = hashlib.sha256(" ".join(s["token_hash"] for s in steps).encode()).hexdigest()
     kept = ("loss", "grad_norm", "saturated", "seconds")
@@ -247,6 +248,7 @@ def main():
     parser.add_argument("--output", help="folder for seedN-P.json")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the fp8 runs: training.fp8_gradient=e5m2")
     parser.add_argument("--compare", nargs="+", metavar="DIR", help="train nothing")
+    parser.add_argument("--initial", help="run folder: all runs begin with its weights (training.initial_checkpoint)")
     parser.add_argument("--tokens", type=float, help="default: 60.5e6, or four epochs of a smaller corpus")
     parser.add_argument("--mix", default="512", help="sequence lengths and their shares: 512 or 8:0.1,64:0.2,512:0.7")
     parser.add_argument("--step-tokens", type=int, default=32768)

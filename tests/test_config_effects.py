@@ -62,10 +62,10 @@ class Run:
     def checkpoints(self):
         return sorted(int(n[5:]) for n in os.listdir(f"{self.path}/checkpoints") if n.startswith("step_"))
 
-    def tensors(self):
-        """Weights and moments of the newest checkpoint, in double."""
+    def tensors(self, step=None):
+        """Weights and moments of a step's checkpoint (None: the newest), in double."""
         out = {}
-        with h5py.File(f"{self.path}/checkpoints/step_{self.checkpoints()[-1]:09d}/state.h5") as file:
+        with h5py.File(f"{self.path}/checkpoints/step_{step or self.checkpoints()[-1]:09d}/state.h5") as file:
             file.visititems(lambda n, d: out.update({n: d[()].astype(float)}) if isinstance(d, h5py.Dataset) else None)
         return out
 
@@ -410,6 +410,63 @@ def seed(runs):
 
 
 # --- Validation, checkpoints, lines ------------------------------------------------------------------------------------------
+@proves("training.spike_sigma")
+def spike_sigma(runs):
+    """Which steps are left out, from the log's figures; none of them changes a weight, and all others are updates. A resume in between
+    gives the same losses, and two ranks decide alike."""
+    sigma, least, window = 1.5, 32, 128
+    stages = ["training.curriculum_stages.*.batch_size=1", "training.learning_rate=1e-2", f"training.spike_sigma={sigma}",
+              "checkpoint.interval_steps=1", "checkpoint.keep_last=0"]
+    whole = runs.train(*stages, steps=300)
+
+    def beyond(history, value):
+        history = history[-window:]
+        return len(history) >= least and value > np.mean(history) + sigma * np.std(history, ddof=1)
+
+    expected, losses, norms, stage = [], [], [], 1
+    for s in whole.log():
+        if s["stage"] != stage:
+            losses, norms, stage = [], [], s["stage"]
+        if beyond(losses, s["loss"]) or beyond(norms, s["grad_norm"]):
+            expected.append(s["step"])
+        losses.append(s["loss"]), norms.append(s["grad_norm"])
+    left_out = [s["step"] for s in whole.log() if s["skipped"]]
+    assert stage > 1 and 5 < len(left_out) < 150 and left_out == expected, (left_out, expected)
+
+    def manifest(step):
+        return json.load(open(f"{whole.path}/checkpoints/step_{step:09d}/manifest.json"))["run"]
+
+    end = whole.checkpoints()[-1]
+    assert [e["step"] for e in manifest(end)["ledger"] if e["event"] == "spike"] == left_out
+    assert manifest(end)["adam_steps"] == end - len(left_out)
+    for step in left_out[:3]:
+        before, after = whole.tensors(step - 1), whole.tensors(step)
+        assert all((before[n] == after[n]).all() for n in before), step
+    half = runs.train(*stages, steps=left_out[2])
+    run("train", "--config", runs.config, "--max-steps", 300 - left_out[2], "--set", f"run_dir={half.path}", *stages, check=STOPPED)
+    assert half.losses() == whole.losses()
+    assert not any(s["skipped"] for s in runs.train(*stages, "training.spike_sigma=0", steps=100).log())
+    if shutil.which("mpirun"):
+        pair = f"{runs.folder}/spikes-of-two"
+        run("train", "--config", runs.config, "--set", f"run_dir={pair}", *stages, "training.curriculum_stages.*.batch_size=2", ranks=2)
+        assert any(s["skipped"] for s in log(pair))
+
+
+@proves("training.initial_checkpoint", "training.initial_moments")
+def initial_checkpoint(runs):
+    """The weights, and the moments where asked for, that the other run ended with, to the bit; step and tokens from 0. More of it is in
+    tests/test_continue.py."""
+    first = runs.train(steps=5)
+    still = "training.learning_rate=1e-30", f"training.initial_checkpoint={first.path}"
+    with_moments, without = (runs.train(*still, f"training.initial_moments={x}", steps=1) for x in ("true", "false"))
+    given, a, b = first.tensors(), with_moments.tensors(), without.tensors()
+    for n in weights(given):
+        assert (given[n] == a[n]).all() and (given[n] == b[n]).all(), n
+        kept = a[f"moment1/{n}"] - b[f"moment1/{n}"]  # both have the same gradient's share
+        assert np.abs(kept - BETA1 * given[f"moment1/{n}"]).max() < 1e-6 * np.abs(given[f"moment1/{n}"]).max() + 1e-12, n
+    assert with_moments.losses() == without.losses() and with_moments.first()["step"] == 1
+
+
 @proves("evaluation.interval_steps")
 def evaluation_interval(runs):
     for n, expected in ((0, [24]), (5, [5, 10, 15, 20, 24])):

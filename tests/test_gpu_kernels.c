@@ -435,6 +435,22 @@ static void norm_and_clip(void **state) {
     }
 }
 
+// Beyond one of its limits a step is left out.
+static void limits(void **state) {
+    (void)state;
+    const double cases[][3] = {{0, 0, 0}, {5, 70, 0}, {4.999, 0, 1}, {0, 69.99, 1}};
+    for (int i = 0; i < 4; i++) {
+        yx_step_scalars *s = take(sizeof *s);
+        *s = (yx_step_scalars){
+            .grad_sum_squares = 25, .loss_sum = 70, .norm_limit = cases[i][0], .loss_limit = cases[i][1], .skip = -1};
+        gpu_upload(devices[0]);
+        ok(ops->clip(devices[0], NULL, gpu_address(s)));
+        gpu_download(devices[0]);
+        assert_int_equal(s->skip, (int)cases[i][2]);
+        release_hosts();
+    }
+}
+
 // PIECE: the values of MATRIX as a sharded optimizer has them, in no matrix and without copies.
 enum { MATRIX = 2, PIECE = 4, SEGMENTS = 5 };
 typedef struct adamw_case {
@@ -564,7 +580,8 @@ int main(void) {
         cmocka_unit_test_teardown(rope, release),      cmocka_unit_test_teardown(swiglu, release),
         cmocka_unit_test_teardown(cast, release),      cmocka_unit_test_teardown(matmul, release),
         cmocka_unit_test_teardown(embedding, release), cmocka_unit_test_teardown(norm_and_clip, release),
-        cmocka_unit_test_teardown(adamw, release),     cmocka_unit_test_teardown(scales, release),
+        cmocka_unit_test_teardown(limits, release),    cmocka_unit_test_teardown(adamw, release),
+        cmocka_unit_test_teardown(scales, release),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

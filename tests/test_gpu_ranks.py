@@ -1,8 +1,8 @@
 """Several GPUs of one host, one rank on each: the losses of one GPU on the same tokens; two runs give the same bits, and on two GPUs,
-where a sum has one order only, so does a sharded optimizer (ZeRO stage 1); a rank that is killed ends the others, which name it. The
-published 197M model on the shards in YX_DATA (a folder `yxanul prepare` wrote); without it, or with --size tiny, a small model on
-made-up text. --device cpu --gpus 2 runs the same there."""
-import argparse, os, subprocess, sys, tempfile, time
+where a sum has one order only, so does a sharded optimizer (ZeRO stage 1); a rank that is killed or hangs ends the others, which name
+it. The published 197M model on the shards in YX_DATA (a folder `yxanul prepare` wrote); without it, or with --size tiny, a small model
+on made-up text. --device cpu --gpus 2 runs the same there."""
+import argparse, os, signal, subprocess, sys, tempfile, time
 from run_fixture import BINARY, log
 from long_gpu_fp8 import common_options, count_gpus, find_data, need_gpu, parse, skip
 from test_gpu_run import bits, configure
@@ -10,12 +10,12 @@ from test_gpu_run import bits, configure
 NATS = 2e-3  # between the losses of one GPU and of several
 
 
-def start(folder, gpus, *settings):
+def start(folder, gpus, *settings, **environment):
     """The ranks of folder/config.yaml's run, which meet by a file (no MPI is needed)."""
     command = [BINARY, "train", "--config", f"{folder}/config.yaml", *(word for s in settings for word in ("--set", s))]
     return [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(f"{folder}/errors-{r}.txt", "w"),
-                             env={**os.environ, "YX_RANK": str(r), "YX_RANKS": str(gpus), "YX_RENDEZVOUS": f"file:{folder}/meet"}
-                             if gpus > 1 else None)
+                             env={**os.environ, **environment, "YX_RANK": str(r), "YX_RANKS": str(gpus),
+                                  "YX_RENDEZVOUS": f"file:{folder}/meet"} if gpus > 1 else None)
             for r in range(gpus)]
 
 
@@ -65,19 +65,21 @@ def lines_of(path):
         return sum(1 for _ in file)
 
 
-def check_lost(folder, args, data):
-    """The last rank is killed in the middle of a run."""
+def check_lost(folder, args, data, how):
+    """The last rank is killed in the middle of a run, or stopped: then it lives, and its connections with it."""
     configure(folder, args, data, "bf16", args.step_tokens)
-    ranks = start(folder, args.gpus, "training.total_tokens=2e9")
+    ranks = start(folder, args.gpus, "training.total_tokens=2e9", YX_COMM_TIMEOUT="3")
     while lines_of(f"{folder}/run/log.jsonl") < 20:
         assert ranks[0].poll() is None, open(f"{folder}/errors-0.txt").read()
         time.sleep(0.2)
-    ranks[-1].kill()
+    ranks[-1].send_signal(how)
     begun = time.time()
-    codes = [p.wait(timeout=60) for p in ranks[:-1]]
+    codes = [p.wait(timeout=90) for p in ranks[:-1]]
+    seconds = time.time() - begun
+    ranks[-1].kill()
     message = open(f"{folder}/errors-0.txt").read().strip().splitlines()[-1]
     assert all(codes) and f"rank {args.gpus - 1}" in message, (codes, message)
-    print(f"rank {args.gpus - 1} killed: the others end after {time.time() - begun:.1f} s with {codes}: {message}", flush=True)
+    print(f"rank {args.gpus - 1}, {how.name}: the others end after {seconds:.1f} s with {codes}: {message}", flush=True)
 
 
 def main():
@@ -98,7 +100,8 @@ def main():
         data = find_data(args, folder)
         for precision in args.precision:
             check(folder, args, data, precision)
-        check_lost(f"{folder}/lost", args, data)
+        check_lost(f"{folder}/lost", args, data, signal.SIGKILL)
+        check_lost(f"{folder}/stopped", args, data, signal.SIGSTOP)
     print("ok")
 
 

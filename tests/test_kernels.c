@@ -215,6 +215,18 @@ static void clipping(void **state) {
     }
 }
 
+// Beyond one of its limits a step is left out; at it, and without one, it is not.
+static void limits(void **state) {
+    (void)state;
+    const double cases[][3] = {{0, 0, 0}, {5, 0, 0}, {4.999, 0, 1}, {0, 70, 0}, {0, 69.99, 1}, {6, 80, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        yx_step_scalars s = {
+            .grad_sum_squares = 25, .loss_sum = 70, .norm_limit = cases[i][0], .loss_limit = cases[i][1], .skip = -1};
+        ok(ops->clip(devices[0], NULL, &s));
+        assert_int_equal(s.skip, (int)cases[i][2]);
+    }
+}
+
 typedef struct adamw_case {
     yx_adamw_segment s;
     double *param, *moment1, *moment2, *grad;
@@ -383,6 +395,7 @@ int main(void) {
         cmocka_unit_test_teardown(embedding_both_ways, release),
         cmocka_unit_test_teardown(sum_of_squares, release),
         cmocka_unit_test(clipping),
+        cmocka_unit_test(limits),
         cmocka_unit_test_teardown(adamw_steps, release),
         cmocka_unit_test_teardown(adamw_in_place, release),
         cmocka_unit_test_teardown(skipped_step_changes_nothing, release),

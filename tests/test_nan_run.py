@@ -64,6 +64,8 @@ def test_gradient(folder, config):
     assert good["step"] == 24 and good["loss"] < 8, good
     assert fails(path, config, *every) == error
     assert last_update(path) == updated and checkpoints(path) == [24, updated - 1, updated]
+    run("train", "--config", config, "--set", f"run_dir={path}", *every, "--max-steps", 3, check=75)  # after three of the eight
+    assert fails(path, config, *every) == error and last_update(path) == updated
     print(f"gradient not finite from step {updated + 1} on: exit code 17 after 8 steps, newest checkpoint of step {updated}")
 
 

@@ -579,6 +579,14 @@ static void warns_about_the_run(void **state) {
     config.training.decay_ratio = 0.7;
     assert_one_warning(LARGE, "begins before the last stage: finish the growth in length first, or lower "
                               "training.decay_ratio to 0.6");
+    set_calm();
+    config.training.precision = PRECISION_FP8;
+    config.training.bf16_warmup_steps = 512;
+    assert_int_equal(lint(LARGE), 0);
+    strcpy(config.training.initial_checkpoint, "runs/other");
+    assert_one_warning(LARGE, "bf16_warmup_steps is 512: trained weights have left the plateau");
+    config.training.bf16_warmup_steps = 0;
+    assert_int_equal(lint(LARGE), 0);
 }
 
 static void warns_about_checkpoints(void **state) {

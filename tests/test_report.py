@@ -303,7 +303,7 @@ def write_log(path, lines):
     os.makedirs(path, exist_ok=True)
     with open(f"{path}/log.jsonl", "w") as file:
         for line in lines:
-            file.write(line if isinstance(line, str) else json.dumps(line) + "\n")
+            file.write(line if isinstance(line, str) else json.dumps(line, separators=(",", ":")) + "\n")  # as runs write it
 
 
 def step_line(i, stage=1, **more):
@@ -390,6 +390,26 @@ def test_missing_fields(folder):
     print("missing fields: a dash")
 
 
+def test_spikes(folder):
+    """Skipped for a gradient that is finite: another reason."""
+    path = f"{folder}/spikes"
+    write_log(path, [start_line(9), stage_line(1, 1), *(step_line(i, skipped=i in (3, 4, 7), grad_norm=90.0) for i in range(1, 10))])
+    run("report", path)
+    page = Page(f"{path}/report.html")
+    assert page.stages[0][9] == "3" and len(page.charts["loss"].marks) == 3
+    assert [e[1:] for e in page.events[1:]] == [["3", "steps 3 to 4: loss or gradient far above the usual, nothing was updated"],
+                                                ["7", "loss or gradient far above the usual, nothing was updated"]], page.events
+
+
+def test_no_place(folder, config):
+    """Where the page cannot be written, the run says so at once."""
+    path = f"{folder}/place"
+    os.makedirs(f"{path}/report.html")
+    done = run("train", "--config", config, "--set", f"run_dir={path}", check=IO)
+    errors = [l for l in done.stderr.splitlines() if l.startswith("error:")]
+    assert len(errors) == 1 and f"{path}/report.html" in errors[0] and not log(path), done.stderr
+
+
 def test_usage(folder):
     for arguments, code, message in (([], USAGE, "takes one RUN"), (["a", "b"], USAGE, "takes one RUN"), (["--nonsense"], USAGE, "nonsense"),
                                      ([f"{folder}/none"], IO, f"cannot open {folder}/none/log.jsonl"),
@@ -415,6 +435,8 @@ def main():
         test_long(folder)
         test_damaged(folder)
         test_missing_fields(folder)
+        test_spikes(folder)
+        test_no_place(folder, config)
         test_usage(folder)
     finally:
         shutil.rmtree(folder)

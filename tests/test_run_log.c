@@ -257,16 +257,20 @@ static void test_events(void **state) {
     run_log_free(l);
 
     assert_int_equal(run_log_create(&l), YX_OK);
-    static const int skipped[] = {3, 4, 5, 7, 8};
-    for (int i = 0; i < 5; i++) {
-        json_t *line = json_pack("{s:s, s:i, s:b}", "type", "step", "step", skipped[i], "skipped", 1);
+    static const int skipped[] = {3, 4, 5, 7, 8, 9, 10};
+    for (int i = 0; i < 7; i++) {
+        json_t *norm = skipped[i] >= 9 ? json_real(50) : json_null(); // steps 9 and 10 are a spike
+        json_t *line =
+            json_pack("{s:s, s:i, s:b, s:o}", "type", "step", "step", skipped[i], "skipped", 1, "grad_norm", norm);
         assert_int_equal(run_log_add(l, line), YX_OK);
         json_decref(line);
     }
-    assert_int_equal(l->num_events, 2);
+    assert_int_equal(l->num_events, 3);
     assert_int_equal(run_log_event_at(l, 0)->step, 3);
     assert_int_equal(run_log_event_at(l, 0)->last_step, 5);
     assert_int_equal(run_log_event_at(l, 1)->last_step, 8);
+    assert_int_equal(run_log_event_at(l, 2)->last_step, 10);
+    assert_true(run_log_event_at(l, 2)->finite && !run_log_event_at(l, 1)->finite);
     run_log_free(l);
 }
 

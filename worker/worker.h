@@ -21,7 +21,8 @@ typedef struct worker_step_args {
     int64_t num_micro_batches; // of this rank
     int64_t tokens;            // scored tokens of the global step
     double lr, grad_clip;
-    bool calibrate; // set the 8-bit scales first by running the step's micro-batches once more
+    double norm_limit, loss_limit; // a gradient norm or loss (nats per token) above it: nothing is updated; 0: none
+    bool calibrate;                // set the 8-bit scales first by running the step's micro-batches once more
 } worker_step_args;
 
 // What the 8-bit operands of a step did, over all ranks. The arrays belong to the worker.
@@ -34,7 +35,7 @@ typedef struct worker_fp8 {
 typedef struct worker_step_result { // the same on every rank
     double loss;                    // nats per token
     double grad_norm;
-    bool skipped;          // a non-finite gradient: nothing was updated
+    bool skipped;          // a gradient that is not finite, or beyond a limit: nothing was updated
     uint64_t token_hash;   // of the global step's tokens
     const worker_fp8 *fp8; // NULL without 8-bit operands
     // Seconds, of this rank: waiting for the loader; computing; exchanging or waiting for others with nothing to

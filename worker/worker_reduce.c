@@ -261,10 +261,21 @@ fail:
     return status;
 }
 
+// The GPU has waited for the others' longer than is allowed. Whoever lives comes here, too: the barrier names who does
+// not.
+static yx_status find_missing(yx_worker *w) {
+    yx_status status = group_barrier(w->group);
+    if (status != YX_OK) return status;
+    return yx_fail(YX_ERR_COMM,
+                   "the GPUs' exchange did not end within %.0f s (YX_COMM_TIMEOUT), and all ranks wait for it",
+                   group_patience(w->group));
+}
+
 yx_status worker_wait(yx_worker *w) {
     yx_status status = YX_OK;
     bool done = false;
     const struct timespec nap = {.tv_nsec = 20000};
+    double begun = now();
     if (!w->devices) return w->ops->stream_sync(w->device, NULL);
     YX_CHECK(w->ops->event_record(w->device, w->ready, NULL));
     for (double checked = now();;) {
@@ -274,6 +285,7 @@ yx_status worker_wait(yx_worker *w) {
         if (now() - checked < 0.5) continue;
         YX_CHECK(device_group_check(w->devices));
         checked = now();
+        if (checked - begun > group_patience(w->group)) YX_CHECK(find_missing(w));
     }
 fail:
     return status;

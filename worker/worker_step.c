@@ -147,6 +147,8 @@ static yx_status set_scalars(yx_worker *w, const worker_step_args *args) {
                                        .eps = t->adam_eps,
                                        .weight_decay = t->weight_decay,
                                        .grad_clip = args->grad_clip,
+                                       .norm_limit = args->norm_limit,
+                                       .loss_limit = args->loss_limit * (double)args->tokens,
                                        .bias_correction1 = 1 - pow(t->adam_beta1, steps),
                                        .bias_correction2 = 1 - pow(t->adam_beta2, steps)};
     return w->ops->copy(w->device, NULL, w->model->scalars, w->scalars_in, sizeof *w->scalars_in);

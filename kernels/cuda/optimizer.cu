@@ -78,7 +78,8 @@ yx_status cuda_sum_squares(yx_device *d, yx_stream *s, const yx_real *x, int64_t
 // --- Clipping
 __global__ void clip_kernel(yx_step_scalars *s) {
     s->grad_norm = sqrt(s->grad_sum_squares);
-    s->skip = !isfinite(s->grad_norm);
+    s->skip = !isfinite(s->grad_norm) || (s->norm_limit > 0 && s->grad_norm > s->norm_limit) ||
+              (s->loss_limit > 0 && s->loss_sum > s->loss_limit);
     s->clip_coefficient = s->grad_clip > 0 && s->grad_norm > s->grad_clip ? s->grad_clip / s->grad_norm : 1;
 }
 
