@@ -14,6 +14,7 @@ int cli_generate(int argc, char **argv);
 int cli_export(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
+int cli_report(int argc, char **argv);
 
 // Prints "error: MESSAGE" (and, with YX_DEBUG set in the environment, where it was raised) on standard error; returns
 // the exit code for `status`.

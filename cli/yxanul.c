@@ -19,6 +19,7 @@ static const struct {
     {"export", cli_export, "a trained model for other programs: Llama's layout in safetensors"},
     {"bench", cli_bench, "speed, with its ceiling measured in the same run"},
     {"inspect", cli_inspect, "what a shard, data set, checkpoint or tokenizer holds"},
+    {"report", cli_report, "a run's curves, stages and events on one page"},
 };
 enum { NUM_COMMANDS = sizeof commands / sizeof commands[0] };
 

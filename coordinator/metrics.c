@@ -1,6 +1,7 @@
 #include "coordinator/metrics.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "coordinator/report.h"
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
@@ -47,14 +48,60 @@ static yx_status rewind_log(const char *path, int64_t resume_step) {
     return status;
 }
 
-yx_status metrics_open(const char *run_dir, const yx_plan *plan, int64_t interval_steps, int64_t resume_step,
-                       metrics *out) {
+// Events of steps that will be done again are superseded by the new file's beginning, also where it stays empty.
+static yx_status open_events(const yx_config *config, const yx_plan *plan, int64_t resume_step, event_file **out) {
+    yx_status status = YX_OK;
+    char *folder = NULL;
+    bool wanted = config->logging.tensorboard, earlier;
+    if (resume_step >= plan->total_steps) return YX_OK; // nothing will follow
+    YX_CHECK(yx_format(&folder, "%s/tensorboard", config->run_dir));
+    if (resume_step < 0) YX_CHECK(event_file_remove_all(folder));
+    YX_CHECK(event_file_any(folder, &earlier));
+    if (wanted || earlier) YX_CHECK(event_file_open(folder, resume_step < 0 ? 1 : resume_step + 1, out));
+    if (!wanted) event_file_close(*out), *out = NULL;
+fail:
+    free(folder);
+    return status;
+}
+
+// What the log has of earlier steps; a report of another run does not stay.
+static yx_status open_report(const yx_config *config, const char *log_path, int64_t resume_step, run_log **out) {
     yx_status status = YX_OK;
     char *path = NULL;
-    *out =
-        (metrics){.plan = plan, .interval_steps = interval_steps, .terminal = isatty(STDERR_FILENO), .started = now()};
-    YX_CHECK(yx_format(&path, "%s/log.jsonl", run_dir));
+    if (config->logging.report) {
+        YX_CHECK(run_log_create(out));
+        if (yx_path_exists(log_path)) YX_CHECK(run_log_read(*out, log_path));
+    } else if (resume_step < 0) {
+        YX_CHECK(yx_format(&path, "%s/report.html", config->run_dir));
+        if (unlink(path) != 0 && errno != ENOENT) status = yx_fail_errno("cannot delete %s", path);
+    }
+fail:
+    free(path);
+    return status;
+}
+
+static yx_status write_report(metrics *m, report_presence presence) {
+    char *path;
+    if (!m->summary) return YX_OK;
+    yx_status status = yx_format(&path, "%s/report.html", m->config->run_dir);
+    if (status != YX_OK) return status;
+    status = report_write(m->summary, m->config->run_dir, m->config, presence, path);
+    free(path);
+    return status;
+}
+
+yx_status metrics_open(const yx_config *config, const yx_plan *plan, int64_t resume_step, metrics *out) {
+    yx_status status = YX_OK;
+    char *path = NULL;
+    *out = (metrics){.config = config,
+                     .plan = plan,
+                     .interval_steps = config->logging.interval_steps,
+                     .terminal = isatty(STDERR_FILENO),
+                     .started = now()};
+    YX_CHECK(yx_format(&path, "%s/log.jsonl", config->run_dir));
     YX_CHECK(rewind_log(path, resume_step));
+    YX_CHECK(open_report(config, path, resume_step, &out->summary));
+    YX_CHECK(open_events(config, plan, resume_step, &out->events));
     out->log = fopen(path, "a");
     if (!out->log) status = yx_fail_errno("cannot open %s", path);
 fail:
@@ -65,19 +112,27 @@ fail:
 void metrics_close(metrics *m) {
     if (m->line_open) fputc('\n', stderr);
     if (m->log) fclose(m->log);
+    event_file_close(m->events);
+    run_log_free(m->summary);
     m->log = NULL;
+    m->events = NULL;
+    m->summary = NULL;
     m->line_open = false;
 }
+
+yx_status metrics_flush(metrics *m) { return m->events ? event_file_flush(m->events) : YX_OK; }
 
 // Writes and releases `line`; NULL means that it could not be made.
 static yx_status write_line(metrics *m, json_t *line) {
     if (!line) return yx_fail(YX_ERR_NO_MEMORY, "no memory for a log line");
     json_object_set_new(line, "time", json_real(round(now() * 1000) / 1000));
     errno = 0;
-    int failed = json_dumpf(line, m->log, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    m->log_failed = json_dumpf(line, m->log, JSON_COMPACT | JSON_REAL_PRECISION(17)) != 0 ||
+                    fputc('\n', m->log) == EOF || fflush(m->log) != 0;
+    yx_status status = m->log_failed ? yx_fail_errno("cannot write log.jsonl") : YX_OK;
+    if (status == YX_OK && m->summary) status = run_log_add(m->summary, line);
     json_decref(line);
-    if (failed || fputc('\n', m->log) == EOF || fflush(m->log) != 0) return yx_fail_errno("cannot write log.jsonl");
-    return YX_OK;
+    return status;
 }
 
 // Ends the live line, so that what follows starts on its own.
@@ -92,11 +147,12 @@ static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(
 yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, const char *device, int64_t micro_tokens) {
     m->tokens_at_start = tokens;
     m->ranks = ranks;
-    return write_line(m,
-                      json_pack("{s:s, s:I, s:I, s:i, s:s, s:I, s:I, s:I}", "type", "start", "step", (json_int_t)step,
+    yx_status status =
+        write_line(m, json_pack("{s:s, s:I, s:I, s:i, s:s, s:I, s:I, s:I}", "type", "start", "step", (json_int_t)step,
                                 "tokens", (json_int_t)tokens, "ranks", ranks, "device", device, "micro_batch_tokens",
                                 (json_int_t)micro_tokens, "total_steps", (json_int_t)m->plan->total_steps,
                                 "total_tokens", (json_int_t)m->plan->total_tokens));
+    return status == YX_OK ? write_report(m, REPORT_RUNNING) : status;
 }
 
 yx_status metrics_link(metrics *m, int64_t step, const rank_link *l) {
@@ -179,6 +235,19 @@ static void print_exchange(metrics *m, const plan_step *step, const worker_step_
             100 * m->exchange / m->seconds, 100 * fmax(0, 1 - m->exposed / m->exchange));
 }
 
+static yx_status add_step_event(metrics *m, const plan_step *step, const worker_step_result *r, double rate) {
+    int64_t tokens = step->token_begin + step->seq_len * step->num_sequences;
+    const event_scalar scalars[] = {{"train/loss", r->loss},
+                                    {"train/grad_norm", r->grad_norm},
+                                    {"train/lr", step->lr},
+                                    {"train/seq_len", (double)step->seq_len},
+                                    {"train/tokens", (double)tokens},
+                                    {"train/tokens_per_second", rate},
+                                    {"fp8/saturated", r->fp8 ? r->fp8->saturated : 0}};
+    int count = sizeof scalars / sizeof *scalars - (r->fp8 ? 0 : 1);
+    return m->events ? event_file_add(m->events, step->step + 1, scalars, count) : YX_OK;
+}
+
 yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *r, double seconds) {
     int64_t scored = step->seq_len * step->num_sequences, tokens = step->token_begin + scored;
     double rate = (double)scored / fmax(seconds, 1e-9);
@@ -197,7 +266,8 @@ yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_resu
     if (line) json_object_set_new(line, "compute", json_real(r->compute));
     if (line) json_object_set_new(line, "exchange", json_real(r->exchange));
     if (line && r->fp8) add_fp8(line, r->fp8);
-    return write_line(m, line);
+    yx_status status = write_line(m, line);
+    return status == YX_OK ? add_step_event(m, step, r, rate) : status;
 }
 
 static json_t *per_step(const rank_watch *w, size_t offset) {
@@ -244,17 +314,40 @@ yx_status metrics_evaluation(metrics *m, int64_t step, int64_t tokens, int64_t s
         json_array_append_new(positions,
                               json_pack("{s:I, s:o, s:I}", "begin", (json_int_t)evaluate_bucket_begin(i), "loss",
                                         number(r->bucket_loss[i]), "tokens", (json_int_t)r->bucket_tokens[i]));
-    return write_line(m,
-                      json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:f, s:o}", "type", "evaluation", "step",
+    yx_status status =
+        write_line(m, json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:f, s:o}", "type", "evaluation", "step",
                                 (json_int_t)step, "tokens", (json_int_t)tokens, "stage", (json_int_t)stage + 1,
                                 "seq_len", (json_int_t)seq_len, "bits_per_byte", number(r->bits_per_byte), "loss",
                                 number(r->loss), "scored_tokens", (json_int_t)r->tokens, "bytes", (json_int_t)r->bytes,
                                 "seconds", seconds, "positions", positions));
+    const event_scalar scalars[] = {{"validation/bits_per_byte", r->bits_per_byte}, {"validation/loss", r->loss}};
+    if (status == YX_OK && m->events) status = event_file_add(m->events, step, scalars, 2);
+    return status == YX_OK ? metrics_flush(m) : status;
 }
 
 yx_status metrics_checkpoint(metrics *m, int64_t step, const char *run_dir, double seconds) {
     end_line(m);
     yx_info("   checkpoint %s/checkpoints/step_%09lld (%.1f s)", run_dir, (long long)step, seconds);
-    return write_line(m,
-                      json_pack("{s:s, s:I, s:f}", "type", "checkpoint", "step", (json_int_t)step, "seconds", seconds));
+    yx_status status =
+        write_line(m, json_pack("{s:s, s:I, s:f}", "type", "checkpoint", "step", (json_int_t)step, "seconds", seconds));
+    return status == YX_OK ? write_report(m, REPORT_RUNNING) : status;
+}
+
+static yx_status write_end(metrics *m, yx_status result, const char *message, int64_t step, int64_t tokens) {
+    const char *state = result == YX_OK ? "complete" : result == YX_ERR_INTERRUPTED ? "stopped" : "failed";
+    json_t *line = json_pack("{s:s, s:I, s:I, s:s}", "type", "end", "step", (json_int_t)step, "tokens",
+                             (json_int_t)tokens, "state", state);
+    if (line && message) json_object_set_new(line, "message", json_string(message)); // left out if it is no UTF-8
+    yx_status status = write_line(m, line);
+    return status == YX_OK ? write_report(m, REPORT_NOT_RUNNING) : status;
+}
+
+yx_status metrics_end(metrics *m, yx_status result, int64_t step, int64_t tokens) {
+    if (!m->log || m->log_failed) return result;
+    char *message = result == YX_OK ? NULL : strdup(yx_message()), *origin = strdup(yx_message_origin());
+    yx_status status = write_end(m, result, message, step, tokens);
+    if (result != YX_OK && message && origin) yx_set_message(message, origin);
+    free(message);
+    free(origin);
+    return result == YX_OK ? status : result;
 }

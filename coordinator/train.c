@@ -134,7 +134,8 @@ static yx_status save(trainer *t) {
         .steps = t->steps, .tokens = t->tokens, .worker = t->worker, .ledger = &t->ledger, .spikes = &t->spikes};
     YX_CHECK(worker_collect_state(t->worker, leads(t)));
     if (leads(t)) {
-        status = state_save(&t->options->config, &t->setup, group_size(t->group), &state);
+        status = metrics_flush(&t->metrics);
+        if (status == YX_OK) status = state_save(&t->options->config, &t->setup, group_size(t->group), &state);
         if (status == YX_OK)
             status = metrics_checkpoint(&t->metrics, t->steps, t->options->config.run_dir, now() - start);
     }
@@ -291,12 +292,12 @@ static yx_status open_run_folder(trainer *t, bool resumed) {
     if (!leads(t)) return YX_OK;
     if (!resumed) YX_CHECK(checkpoint_set_aside(c->run_dir, &aside));
     if (aside)
-        yx_info("the earlier run's checkpoints and log are kept in %s as checkpoints-before-%d and log-before-%d.jsonl",
+        yx_info("the earlier run's checkpoints and log are kept in %s as checkpoints-before-%d, log-before-%d.jsonl …",
                 c->run_dir, aside, aside);
     YX_CHECK(yx_format(&path, "%s/config.yaml", c->run_dir));
     YX_CHECK(config_to_yaml(c, &yaml));
     if (!is_complete(t) || !yx_path_exists(path)) YX_CHECK(yx_write_file_atomic(path, yaml, strlen(yaml)));
-    YX_CHECK(metrics_open(c->run_dir, &t->setup.plan, c->logging.interval_steps, resumed ? t->steps : -1, &t->metrics));
+    YX_CHECK(metrics_open(c, &t->setup.plan, resumed ? t->steps : -1, &t->metrics));
     yx_info("%lld parameters on %s, %d rank%s, micro-batches of up to %lld tokens; %lld tokens in %lld steps; run "
             "folder %s%s",
             (long long)worker_model(t->worker)->table.parameters, t->setup.device_name, group_size(t->group),
@@ -357,6 +358,7 @@ yx_status train_run(const train_options *options, yx_group *group) {
         status = save(&t); // of another folder
     }
     if (status == YX_OK) status = loop(&t);
+    status = metrics_end(&t.metrics, status, t.steps, t.tokens);
     if (t.hold >= 0) close(t.hold);
     metrics_close(&t.metrics);
     loader_close(t.loader);

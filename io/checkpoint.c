@@ -251,23 +251,29 @@ static yx_status rename_if_there(const char *from, const char *to) {
 }
 
 yx_status checkpoint_set_aside(const char *run_dir, int *number) {
+    // The checkpoints last: as long as they are there, a start that was killed in between is made up for by the next.
+    static const char *const names[][2] = {
+        {"log", ".jsonl"}, {"tensorboard", ""}, {"report", ".html"}, {"checkpoints", ""}};
+    enum { COUNT = sizeof names / sizeof *names };
     yx_status status = YX_OK;
-    char *from[2] = {0}, *to[2] = {0};
+    char *from[COUNT] = {0}, *to[COUNT] = {0};
     int64_t *steps = NULL;
     size_t count;
     *number = 0;
-    YX_CHECK(yx_format(&from[0], "%s/checkpoints", run_dir));
-    YX_CHECK(yx_format(&from[1], "%s/log.jsonl", run_dir));
-    YX_CHECK(list_steps(from[0], &steps, &count, false));
+    for (int i = 0; i < COUNT; i++) YX_CHECK(yx_format(&from[i], "%s/%s%s", run_dir, names[i][0], names[i][1]));
+    YX_CHECK(list_steps(from[COUNT - 1], &steps, &count, false));
     for (int n = 1; count > 0 && *number == 0; n++) {
-        for (int i = 0; i < 2; i++) free(to[i]), to[i] = NULL;
-        YX_CHECK(yx_format(&to[0], "%s/checkpoints-before-%d", run_dir, n));
-        YX_CHECK(yx_format(&to[1], "%s/log-before-%d.jsonl", run_dir, n));
-        if (!yx_path_exists(to[0]) && !yx_path_exists(to[1])) *number = n;
+        bool taken = false;
+        for (int i = 0; i < COUNT; i++) {
+            free(to[i]), to[i] = NULL;
+            YX_CHECK(yx_format(&to[i], "%s/%s-before-%d%s", run_dir, names[i][0], n, names[i][1]));
+            taken |= yx_path_exists(to[i]);
+        }
+        if (!taken) *number = n;
     }
-    for (int i = 1; i >= 0 && *number; i--) YX_CHECK(rename_if_there(from[i], to[i]));
+    for (int i = 0; i < COUNT && *number; i++) YX_CHECK(rename_if_there(from[i], to[i]));
 fail:
-    for (int i = 0; i < 2; i++) free(from[i]), free(to[i]);
+    for (int i = 0; i < COUNT; i++) free(from[i]), free(to[i]);
     free(steps);
     return status;
 }

@@ -22,9 +22,9 @@ typedef struct checkpoint_options {
 yx_status checkpoint_write(const char *run_dir, int64_t step, const checkpoint_tensor *tensors, int64_t num_tensors,
                            const json_t *meta, const char *tokenizer_path, const checkpoint_options *options);
 
-// A fresh start in the folder of an earlier run: its checkpoints/ and log.jsonl are renamed to checkpoints-before-N/
-// and log-before-N.jsonl, so that nothing is lost and no later resume takes them for the new run's. `*number` is N, or
-// 0 when there were no checkpoints and nothing was renamed.
+// A fresh start in the folder of an earlier run: its checkpoints/, log.jsonl, tensorboard/ and report.html are renamed
+// to checkpoints-before-N/, log-before-N.jsonl, …, so that nothing is lost and no later resume takes them for the new
+// run's. `*number` is N, or 0 when there were no checkpoints and nothing was renamed.
 yx_status checkpoint_set_aside(const char *run_dir, int *number);
 
 typedef struct checkpoint checkpoint;

@@ -100,6 +100,8 @@ typedef struct config_checkpoint {
 typedef struct config_logging {
     int64_t interval_steps; // a progress line every N steps when standard error is not a terminal (log.jsonl has every
                             // step)
+    bool tensorboard;       // event files in RUN/tensorboard/
+    bool report;            // RUN/report.html
 } config_logging;
 
 typedef struct yx_config {

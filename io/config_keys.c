@@ -58,7 +58,7 @@ const config_section_info config_sections[SECTION_COUNT] = {
     [SECTION_CHECKPOINT] = {"checkpoint", "checkpoint",
                             "A checkpoint is also written at the end and when the run is "
                             "stopped."},
-    [SECTION_LOGGING] = {"logging", "logging", "What is printed; log.jsonl has every step."},
+    [SECTION_LOGGING] = {"logging", "logging", "What is printed and written beside log.jsonl, which has every step."},
 };
 
 const config_key config_keys[] = {
@@ -213,6 +213,10 @@ const config_key config_keys[] = {
 
     {LOGGING(interval_steps), INT(1, MAX_STEPS), .fallback = "10",
      .meaning = "a progress line every N steps when standard error is not a terminal"},
+    {LOGGING(tensorboard), .type = TYPE_BOOL, .fallback = "true",
+     .meaning = "write TensorBoard's event files in the run folder's tensorboard/"},
+    {LOGGING(report), .type = TYPE_BOOL, .fallback = "true",
+     .meaning = "write the run folder's report.html at the start, at each checkpoint and at the end"},
 };
 const int config_num_keys = sizeof config_keys / sizeof *config_keys;
 

@@ -439,6 +439,8 @@ static const struct {
     {"checkpoint.keep_last", "0", {NULL}},
     {"checkpoint.keep_every", "20", {NULL}},
     {"logging.interval_steps", "1", {NULL}},
+    {"logging.tensorboard", "false", {NULL}},
+    {"logging.report", "false", {NULL}},
 };
 
 static const config_key *key_of(const char *path) {

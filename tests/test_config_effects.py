@@ -112,7 +112,7 @@ def run_dir(runs):
     paths = [f"{runs.folder}/here", f"{runs.folder}/there/below"]
     for i, path in enumerate(paths):
         run("train", "--config", runs.config, "--set", f"run_dir={path}", "--max-steps", 1, check=STOPPED)
-        assert sorted(os.listdir(path)) == ["checkpoints", "config.yaml", "log.jsonl"], os.listdir(path)
+        assert sorted(os.listdir(path)) == ["checkpoints", "config.yaml", "log.jsonl", "report.html", "tensorboard"], os.listdir(path)
         assert path in open(f"{path}/config.yaml").read()
         assert [os.path.exists(p) for p in paths] == [True, i == 1]
 
@@ -527,6 +527,22 @@ def logging_interval(runs):
         done = runs.train(f"logging.interval_steps={n}")
         assert [int(s) for s in re.findall(r"^stage .* step (\d+)/24  loss", done.errors, re.M)] == expected, done.errors
         assert done.steps_of("step") == list(range(1, 25))
+
+
+@proves("logging.tensorboard")
+def logging_tensorboard(runs):
+    """What is in the files is tests/test_tensorboard.py's."""
+    on, off = (runs.train(f"logging.tensorboard={x}", steps=2) for x in ("true", "false"))
+    assert [name.startswith("events.out.tfevents.") for name in os.listdir(f"{on.path}/tensorboard")] == [True]
+    assert not os.path.exists(f"{off.path}/tensorboard") and on.losses() == off.losses()
+
+
+@proves("logging.report")
+def logging_report(runs):
+    """What is on the page is tests/test_report.py's."""
+    on, off = (runs.train(f"logging.report={x}", steps=2) for x in ("true", "false"))
+    assert "Training loss" in open(f"{on.path}/report.html").read()
+    assert not os.path.exists(f"{off.path}/report.html") and on.losses() == off.losses()
 
 
 def main():

@@ -198,7 +198,7 @@ def test_fresh_start(folder, config):
     earlier = losses(path)
     for number in (1, 2):
         run(*train, "training.learning_rate=1e-3", "--resume", "never", "--max-steps", 2, check=75)
-        assert f"log-before-{number}.jsonl" in os.listdir(path) and len(log(path)) == 2
+        assert {f"log-before-{number}.jsonl", f"tensorboard-before-{number}"} < set(os.listdir(path)) and len(log(path)) == 2
     assert os.listdir(f"{path}/checkpoints-before-1") and losses(path) != earlier[:2]
     steps = [(s["step"], s["loss"]) for s in map(json.loads, open(f"{path}/log-before-1.jsonl")) if s["type"] == "step"]
     assert steps == earlier, steps
