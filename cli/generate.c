@@ -57,26 +57,6 @@ static yx_status parse(int argc, char **argv, options *o) {
     return o->prompts.count > 0 ? YX_OK : yx_fail(YX_ERR_USAGE, "generate needs --prompt TEXT");
 }
 
-static yx_status open_tokenizer(const options *o, const loaded_model *m, yx_tokenizer **out) {
-    yx_status status = YX_OK;
-    char *path = NULL;
-    if (o->tokenizer) return tokenizer_load(o->tokenizer, out);
-    YX_CHECK(checkpoint_tokenizer(m->checkpoint, &path));
-    YX_CHECK(tokenizer_load(path, out));
-fail:
-    free(path);
-    return status;
-}
-
-static yx_status check_tokenizer(const loaded_model *m, const yx_tokenizer *t) {
-    const char *sha = json_string_value(json_object_get(checkpoint_meta(m->checkpoint), "tokenizer_sha256"));
-    if (!sha || strcmp(sha, tokenizer_sha256(t)) != 0)
-        return yx_fail(YX_ERR_MISMATCH, "%s is not the tokenizer that the checkpoint was trained with",
-                       tokenizer_path(t));
-    if (tokenizer_eot(t) < 0) return yx_fail(YX_ERR_DATA, "%s has no end-of-text token", tokenizer_path(t));
-    return YX_OK;
-}
-
 // Prints each token as it comes.
 static yx_status print_token(void *context, uint32_t token) {
     size_t size;
@@ -128,8 +108,7 @@ static yx_status generate(options *o) {
     yx_tokenizer *t = NULL;
     YX_CHECK(setup_device(o->device, NULL, 0, &ops, &device));
     YX_CHECK(load_model(o->checkpoint, ops, device, o->precision, 0, &m));
-    YX_CHECK(open_tokenizer(o, &m, &t));
-    YX_CHECK(check_tokenizer(&m, t));
+    YX_CHECK(loaded_model_tokenizer(&m, o->tokenizer, &t));
     o->generate.stop_token = tokenizer_eot(t);
     for (int i = 0; i < o->prompts.count; i++) {
         if (i > 0) printf("\n");

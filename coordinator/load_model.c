@@ -80,6 +80,25 @@ fail:
     return status;
 }
 
+yx_status loaded_model_tokenizer(const loaded_model *m, const char *path, yx_tokenizer **out) {
+    yx_status status = YX_OK;
+    char *copy = NULL;
+    const char *sha = json_string_value(json_object_get(checkpoint_meta(m->checkpoint), "tokenizer_sha256"));
+    *out = NULL;
+    if (!path) YX_CHECK(checkpoint_tokenizer(m->checkpoint, &copy));
+    YX_CHECK(tokenizer_load(path ? path : copy, out));
+    if (!sha || strcmp(sha, tokenizer_sha256(*out)) != 0)
+        YX_FAIL(YX_ERR_MISMATCH, "%s is not the tokenizer that the checkpoint was trained with", tokenizer_path(*out));
+    if (tokenizer_eot(*out) < 0) YX_FAIL(YX_ERR_DATA, "%s has no end-of-text token", tokenizer_path(*out));
+fail:
+    free(copy);
+    if (status != YX_OK) {
+        tokenizer_free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 void loaded_model_free(loaded_model *m) {
     model_free(m->model);
     checkpoint_close(m->checkpoint);

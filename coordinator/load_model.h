@@ -2,6 +2,7 @@
 #pragma once
 #include "io/checkpoint.h"
 #include "io/config.h"
+#include "io/tokenizer.h"
 #include "worker/model.h"
 
 // A checkpoint, or a run folder's newest, and the configuration of its run. A path without one is YX_ERR_USAGE.
@@ -24,4 +25,7 @@ yx_status load_model(const char *path, const yx_ops *ops, yx_device *device, int
                      loaded_model *out);
 // Window of the run's validations.
 int64_t loaded_model_seq_len(const loaded_model *m);
+// The tokenizer at `path` (NULL: the checkpoint's copy). One that the model was not trained with is YX_ERR_MISMATCH,
+// one without an end-of-text token YX_ERR_DATA.
+yx_status loaded_model_tokenizer(const loaded_model *m, const char *path, yx_tokenizer **out);
 void loaded_model_free(loaded_model *m);

@@ -35,10 +35,10 @@ def run(*arguments, check=0, ranks=1, **options):
     return done
 
 
-def write_text(path, documents, seed):
+def write_text(path, documents, seed, num_words=300):
     """Sentences with some structure to learn: each word prefers a few followers."""
     draw = random.Random(seed)
-    words = ["".join(draw.choice("abcdefghijklmnoprstuvw") for _ in range(draw.randint(2, 8))) for _ in range(300)]
+    words = ["".join(draw.choice("abcdefghijklmnoprstuvw") for _ in range(draw.randint(2, 8))) for _ in range(num_words)]
     follows = {w: draw.choices(words, k=4) for w in words}
     with open(path, "w") as file:
         for i in range(documents):
@@ -49,9 +49,9 @@ def write_text(path, documents, seed):
             print(json.dumps({"text": " ".join(text) + ".", "id": f"doc{i}"}), file=file)
 
 
-def make(folder, documents=130):
-    """Tokenizer, shards and config.yaml in `folder`."""
-    write_text(f"{folder}/text.jsonl", documents, 1)
+def make(folder, documents=130, num_words=300):
+    """Tokenizer, shards and config.yaml in `folder`. With few words the tokenizer has superwords."""
+    write_text(f"{folder}/text.jsonl", documents, 1, num_words)
     run("tokenizer", "train", "--input", f"{folder}/text.jsonl", "--output", f"{folder}/tokenizer", "--vocab-size", 600,
         "--transition", 500)
     run("prepare", "--tokenizer", f"{folder}/tokenizer", "--input", f"{folder}/text.jsonl", "--output", f"{folder}/data",
