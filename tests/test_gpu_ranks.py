@@ -74,9 +74,11 @@ def check_lost(folder, args, data, how):
         time.sleep(0.2)
     ranks[-1].send_signal(how)
     begun = time.time()
-    codes = [p.wait(timeout=90) for p in ranks[:-1]]
-    seconds = time.time() - begun
-    ranks[-1].kill()
+    while time.time() - begun < 90 and any(p.poll() is None for p in ranks[:-1]):
+        time.sleep(0.1)
+    seconds, codes = time.time() - begun, [p.poll() for p in ranks[:-1]]
+    for p in ranks:
+        p.kill()
     message = open(f"{folder}/errors-0.txt").read().strip().splitlines()[-1]
     assert all(codes) and f"rank {args.gpus - 1}" in message, (codes, message)
     print(f"rank {args.gpus - 1}, {how.name}: the others end after {seconds:.1f} s with {codes}: {message}", flush=True)
