@@ -15,9 +15,9 @@ import argparse, concurrent.futures, ctypes, glob, hashlib, json, os, queue, sub
 from run_fixture import BINARY, ROOT, log, make
 
 SIZES = dict(vocab=200005, rank=128, hidden=768, layers=28, heads=12, kv_heads=2, head_dim=64, intermediate=2048)
-TINY = dict(vocab=600, rank=32, hidden=64, layers=2, heads=6, kv_heads=1, head_dim=64, intermediate=128)
+TINY = dict(vocab=600, rank=64, hidden=64, layers=2, heads=6, kv_heads=1, head_dim=64, intermediate=128)
 TINY_MODEL = ("{hidden_size: 64, num_layers: 2, num_attention_heads: 6, num_key_value_heads: 1, head_dim: 64, intermediate_size: 128, "
-              "vocab_size: 600, embedding_rank: 32, max_position_embeddings: 512}")
+              "vocab_size: 600, embedding_rank: 64, max_position_embeddings: 512}")
 CONFIG = """run_dir: {folder}/run
 model: {model}
 data: {{tokenizer: {data}/tokenizer, path: {data}}}
