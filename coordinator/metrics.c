@@ -172,6 +172,16 @@ yx_status metrics_link(metrics *m, int64_t step, const rank_link *l) {
                                    "blocks", l->blocks, "bucket_mb", (json_int_t)l->bucket_mb));
 }
 
+yx_status metrics_decisions(metrics *m, const ledger *l, size_t from) {
+    yx_status status = YX_OK;
+    for (size_t i = from; status == YX_OK && i < json_array_size(l->entries); i++) {
+        json_t *line = json_copy(json_array_get(l->entries, i)); // step, event, detail, hash
+        if (line) json_object_set_new(line, "type", json_string("decision"));
+        status = write_line(m, line);
+    }
+    return status;
+}
+
 yx_status metrics_stage(metrics *m, const plan_step *step) {
     const plan_stage *s = &m->plan->stages[step->stage];
     end_line(m);

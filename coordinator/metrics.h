@@ -1,6 +1,7 @@
 // Where a run's figures go: RUN/log.jsonl (every event, one JSON object a line), RUN/tensorboard/ (event files),
 // RUN/report.html (a page with curves) and standard error (a person's view).
 #pragma once
+#include "coordinator/ledger.h"
 #include "coordinator/plan.h"
 #include "coordinator/rank_link.h"
 #include "coordinator/rank_watch.h"
@@ -38,6 +39,8 @@ yx_status metrics_flush(metrics *m);
 yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, const char *device, int64_t micro_tokens);
 // How the ranks exchange.
 yx_status metrics_link(metrics *m, int64_t step, const rank_link *l);
+// Entries of the ledger, from the from-th on.
+yx_status metrics_decisions(metrics *m, const ledger *l, size_t from);
 // A transition: the banner.
 yx_status metrics_stage(metrics *m, const plan_step *step);
 yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *result, double seconds);

@@ -81,7 +81,7 @@ static yx_status encode_question(encoder *e, task *t, const task_question *q) {
     YX_CHECK(cut_left(e, s, q->num_choices, &cut));
     t->result->cut += cut;
     t->result->choices += q->num_choices;
-    t->result->chance += 1.0 / q->num_choices / (double)t->file.count;
+    t->result->chance += 1.0 / q->num_choices;
 fail:
     return status;
 }
@@ -101,6 +101,7 @@ static yx_status open_task(encoder *e, const char *path, int64_t max_questions, 
         if (status == YX_ERR_DATA) yx_context(status, "%s, line %lld", path, (long long)t->file.questions[i].line);
         YX_CHECK(status);
     }
+    t->result->chance /= (double)t->file.count;
 fail:
     return status;
 }

@@ -199,6 +199,16 @@ static yx_status add_evaluation(run_log *l, const json_t *line) {
     return YX_OK;
 }
 
+// Steps that were left out are in their own lines.
+static yx_status add_decision(run_log *l, const json_t *line) {
+    char *description;
+    const char *event = text(line, "event"), *detail = text(line, "detail");
+    if (event && (strcmp(event, "skip") == 0 || strcmp(event, "spike") == 0)) return YX_OK;
+    yx_status status = yx_format(&description, "%s: %s", event ? event : "?", detail ? detail : "?");
+    if (status == YX_OK) add_event(l, line, description);
+    return status;
+}
+
 static yx_status add_checkpoint(run_log *l, const json_t *line) {
     l->checkpoints++;
     update_whole(&l->checkpoint_step, line_whole(line, "step"));
@@ -208,8 +218,10 @@ static yx_status add_checkpoint(run_log *l, const json_t *line) {
 static const struct {
     const char *type;
     yx_status (*add)(run_log *l, const json_t *line);
-} kinds[] = {{"step", add_step},   {"stage", add_stage}, {"evaluation", add_evaluation}, {"checkpoint", add_checkpoint},
-             {"start", add_start}, {"link", add_link},   {"ranks", add_ranks},           {"end", add_end}};
+} kinds[] = {
+    {"step", add_step},        {"stage", add_stage}, {"evaluation", add_evaluation}, {"checkpoint", add_checkpoint},
+    {"start", add_start},      {"link", add_link},   {"ranks", add_ranks},           {"end", add_end},
+    {"decision", add_decision}};
 
 static void count_line(run_log *l, double time) {
     l->lines++;

@@ -30,6 +30,7 @@ typedef struct trainer {
     yx_worker *worker;
     loader *loader;
     ledger ledger;
+    size_t logged; // entries of it that log.jsonl has
     fallback fallback;
     wire wire;
     spike_watch spikes;
@@ -103,6 +104,13 @@ static yx_status request_ahead(trainer *t) {
         next += step.seq_len * step.num_sequences;
     }
 fail:
+    return status;
+}
+
+// Decisions that the log does not have yet.
+static yx_status log_decisions(trainer *t) {
+    yx_status status = leads(t) ? metrics_decisions(&t->metrics, &t->ledger, t->logged) : YX_OK;
+    t->logged = json_array_size(t->ledger.entries);
     return status;
 }
 
@@ -206,6 +214,7 @@ static yx_status one_step(trainer *t, const plan_step *step) {
     if (leads(t)) status = metrics_step(&t->metrics, step, &t->result, now() - start);
     if (status == YX_OK) status = record_skip(t, step, &t->result);
     if (status == YX_OK) status = fallback_after_step(&t->fallback, t->steps, t->result.fp8, &t->ledger, leads(t));
+    if (status == YX_OK) status = log_decisions(t);
     YX_CHECK(group_agree(t->group, status));
     YX_CHECK(after_step(t, step));
 fail:
@@ -227,6 +236,7 @@ static yx_status loop(trainer *t) {
         plan_step step;
         bool stop;
         YX_CHECK(agree_on_step(t, &step, &stop));
+        YX_CHECK(log_decisions(t));
         if (stop || (limit > 0 && t->steps - begun >= limit)) {
             YX_CHECK(save(t));
             return yx_fail(YX_ERR_INTERRUPTED, "stopped after step %lld of %lld; the same command%s continues",
@@ -273,6 +283,7 @@ static yx_status initialise(trainer *t, bool *resumed) {
         t->skips = ledger_in_a_row(&t->ledger, "skip", state.steps);
         t->steps = t->evaluated_step = state.steps;
         t->saved_step = state.elsewhere ? -1 : state.steps;
+        if (!state.elsewhere) t->logged = json_array_size(t->ledger.entries);
         t->tokens = t->requested_tokens = state.tokens;
         if (state.without_scales) t->calibrate_at = state.tokens;
     }
@@ -312,6 +323,7 @@ static yx_status open_run_folder(trainer *t, bool resumed) {
     YX_CHECK(metrics_start(&t->metrics, t->steps, t->tokens, group_size(t->group), t->setup.device_name,
                            t->setup.micro_tokens));
     if (group_size(t->group) > 1) YX_CHECK(metrics_link(&t->metrics, t->steps, &t->link));
+    YX_CHECK(log_decisions(t));
 fail:
     free(yaml);
     free(path);

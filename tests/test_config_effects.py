@@ -291,6 +291,8 @@ def fp8_fallback(runs):
     on = runs.train(*wild, "training.fp8_fallback=1e-4", steps=5)
     entries = json.load(open(f"{on.path}/checkpoints/step_000000005/manifest.json"))["run"]["ledger"]
     layers = {re.match(r"layer (\d+): in bf16 until step ", e["detail"]).group(1) for e in entries if e["event"] == "bf16-layer"}
+    decisions = [{k: line[k] for k in entries[0]} for line in on.log("decision")]
+    assert decisions == entries, (decisions, entries)
     assert layers and len(layers) == sum("in bf16 until" in l for l in on.errors.splitlines()), (entries, on.errors)
     first = min(e["step"] for e in entries)
     assert max(s["saturated"] for s in off.log()) > 1e-4 and "bf16" not in off.errors
@@ -300,6 +302,7 @@ def fp8_fallback(runs):
     done = run("train", "--config", runs.config, "--max-steps", 5 - first, "--set", f"run_dir={half.path}", *wild,
                "training.fp8_fallback=1e-4", check=STOPPED)
     assert half.losses() == on.losses(), (half.losses(), on.losses(), done.stderr)
+    assert [line["hash"] for line in half.log("decision")] == [line["hash"] for line in on.log("decision")]
     ended = runs.train(*wild, "training.fp8_fallback=1e-4", steps=first)
     run("train", "--config", runs.config, "--max-steps", 5 - first, "--set", f"run_dir={ended.path}", *wild, "training.fp8_fallback=0",
         check=STOPPED)

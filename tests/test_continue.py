@@ -54,6 +54,8 @@ def test_goes_on(folder, more, first):
     where = f"weights of {first}/checkpoints/step_{last['step']:09d} (step {last['step']}, {last['tokens']} tokens)"
     assert entry["event"] == "initial" and entry["step"] == 0 and entry["detail"] == where, entry
     assert f"begins with the {where}" in said, said
+    assert [line["detail"] for line in log(path, "decision")] == [where]
+    assert f"initial: {where}" in open(f"{path}/report.html").read()
     assert manifest(path)["adam_steps"] == len(log(path))
     print(f"other data: first loss {log(path)[0]['loss']:.3f}, of a fresh run {log(fresh)[0]['loss']:.3f}")
 
@@ -85,7 +87,7 @@ def test_resume(folder, more, first):
     os.rename(gone, first)
     assert state(path) == state(whole)
     assert [s["loss"] for s in log(path)] == [s["loss"] for s in log(whole)]
-    assert manifest(path)["ledger"] == manifest(whole)["ledger"]
+    assert manifest(path)["ledger"] == manifest(whole)["ledger"] and len(log(path, "decision")) == 1
     said = train(more, path, check=5).stderr
     assert f'training.initial_checkpoint is absent, not "{first}"' in said, said
     print("resumed without the first run's folder: same bits")

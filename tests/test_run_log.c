@@ -163,6 +163,22 @@ static void test_step_line_changed(void **state) {
         }
 }
 
+// Decisions are events; a step that was left out is one by its own line.
+static void test_decisions(void **state) {
+    (void)state;
+    run_log *l =
+        read_text("{\"type\":\"decision\",\"step\":0,\"event\":\"initial\",\"detail\":\"weights of a\"}\n"
+                  "{\"type\":\"step\",\"step\":7,\"stage\":1,\"tokens\":8,\"grad_norm\":9.5,\"skipped\":true}\n"
+                  "{\"type\":\"decision\",\"step\":7,\"event\":\"spike\",\"detail\":\"loss 5\"}\n"
+                  "{\"type\":\"decision\",\"step\":8,\"event\":\"skip\",\"detail\":\"x\"}\n"
+                  "{\"type\":\"decision\",\"step\":9}\n");
+    assert_int_equal(l->num_events, 3);
+    assert_string_equal(run_log_event_at(l, 0)->text, "initial: weights of a");
+    assert_true(run_log_event_at(l, 1)->skip && run_log_event_at(l, 1)->step == 7);
+    assert_string_equal(run_log_event_at(l, 2)->text, "?: ?");
+    run_log_free(l);
+}
+
 // --- Lines and files
 static void test_damage(void **state) {
     (void)state;
@@ -345,9 +361,10 @@ static void test_extremes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_curve),  cmocka_unit_test(test_step_line), cmocka_unit_test(test_step_line_changed),
-        cmocka_unit_test(test_damage), cmocka_unit_test(test_odd_files), cmocka_unit_test(test_many_lines),
-        cmocka_unit_test(test_events), cmocka_unit_test(test_text),      cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_curve),    cmocka_unit_test(test_step_line), cmocka_unit_test(test_step_line_changed),
+        cmocka_unit_test(test_damage),   cmocka_unit_test(test_odd_files), cmocka_unit_test(test_many_lines),
+        cmocka_unit_test(test_events),   cmocka_unit_test(test_decisions), cmocka_unit_test(test_text),
+        cmocka_unit_test(test_extremes),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
