@@ -135,11 +135,11 @@ def test_devices(folder, config):
     sets += [f"training.curriculum_stages.{i}.seq_len=128" for i in (7, 8, 9)]
     for precision in ("bf16", "fp8"):
         more = [*sets, *precision_of(precision), f"training.gradient_wire={'bf16' if precision == 'fp8' else 'fp32'}"]
-        plain, sharded = (ranks_of(folder, 2, config, f"{folder}/gpu-{precision}-{s}", *more, f"training.shard_optimizer={s}", steps=5,
+        plain, sharded = (ranks_of(folder, 2, config, f"{folder}/gpu-{precision}-{s}", *more, f"training.shard_optimizer={s}", steps=3,
                                    binary=f"{EMULATED}/yxanul") for s in ("false", "true"))
         a, b = bits(plain), bits(sharded)
         assert a == b, (precision, [n for n in a[0] if a[0][n] != b[0][n]][:5], a[1], b[1])
-        one = ranks_of(folder, 1, config, f"{folder}/gpu-{precision}-one", *more, steps=5, binary=f"{EMULATED}/yxanul")
+        one = ranks_of(folder, 1, config, f"{folder}/gpu-{precision}-one", *more, steps=3, binary=f"{EMULATED}/yxanul")
         assert [s["token_hash"] for s in log(plain)] == [s["token_hash"] for s in log(one)]
         worst = max(abs(x - y) for x, y in zip(a[1], bits(one)[1]))
         assert worst < 2e-3, (a[1], bits(one)[1])
