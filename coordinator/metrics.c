@@ -17,16 +17,26 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// Lines of a log up to `resume_step`; a last line cut by a crash is dropped too.
-static size_t keep_lines(char *text, size_t size, int64_t resume_step) {
+// A decision stays if the run has it still; `*decisions` are those that stayed. All else stays up to `resume_step`.
+static bool stays(const json_t *line, int64_t resume_step, const ledger *l, size_t *decisions) {
+    const json_t *step = json_object_get(line, "step");
+    const char *type = json_string_value(json_object_get(line, "type"));
+    if (!type || strcmp(type, "decision") != 0) return json_is_integer(step) && json_integer_value(step) <= resume_step;
+    const json_t *entry = json_array_get(l->entries, *decisions);
+    bool same = entry && json_equal(json_object_get(entry, "hash"), json_object_get(line, "hash"));
+    *decisions += same;
+    return same;
+}
+
+// A last line cut by a crash is dropped, too.
+static size_t keep_lines(char *text, size_t size, int64_t resume_step, const ledger *l, size_t *decisions) {
     size_t kept = 0;
     for (size_t begin = 0; begin < size;) {
         char *end = memchr(text + begin, '\n', size - begin);
         if (!end) break;
         size_t length = (size_t)(end - text) + 1 - begin;
         json_t *line = json_loadb(text + begin, length, 0, NULL);
-        json_t *step = json_object_get(line, "step");
-        if (json_is_integer(step) && json_integer_value(step) <= resume_step) {
+        if (stays(line, resume_step, l, decisions)) {
             memmove(text + kept, text + begin, length);
             kept += length;
         }
@@ -36,13 +46,13 @@ static size_t keep_lines(char *text, size_t size, int64_t resume_step) {
     return kept;
 }
 
-static yx_status rewind_log(const char *path, int64_t resume_step) {
+static yx_status rewind_log(const char *path, int64_t resume_step, const ledger *l, size_t *decisions) {
     char *text;
     size_t size;
     if (!yx_path_exists(path)) return YX_OK;
     yx_status status = yx_read_file(path, (size_t)1 << 34, &text, &size);
     if (status != YX_OK) return status;
-    size_t kept = resume_step < 0 ? 0 : keep_lines(text, size, resume_step);
+    size_t kept = resume_step < 0 ? 0 : keep_lines(text, size, resume_step, l, decisions);
     status = yx_write_file_atomic(path, text, kept);
     free(text);
     return status;
@@ -90,7 +100,8 @@ static yx_status write_report(metrics *m, report_presence presence) {
     return status;
 }
 
-yx_status metrics_open(const yx_config *config, const yx_plan *plan, int64_t resume_step, metrics *out) {
+yx_status metrics_open(const yx_config *config, const yx_plan *plan, const ledger *l, int64_t resume_step,
+                       metrics *out) {
     yx_status status = YX_OK;
     char *path = NULL;
     *out = (metrics){.config = config,
@@ -99,7 +110,7 @@ yx_status metrics_open(const yx_config *config, const yx_plan *plan, int64_t res
                      .terminal = isatty(STDERR_FILENO),
                      .started = now()};
     YX_CHECK(yx_format(&path, "%s/log.jsonl", config->run_dir));
-    YX_CHECK(rewind_log(path, resume_step));
+    YX_CHECK(rewind_log(path, resume_step, l, &out->decisions));
     YX_CHECK(open_report(config, path, resume_step, &out->summary));
     YX_CHECK(open_events(config, plan, resume_step, &out->events));
     out->log = fopen(path, "a");
@@ -172,10 +183,10 @@ yx_status metrics_link(metrics *m, int64_t step, const rank_link *l) {
                                    "blocks", l->blocks, "bucket_mb", (json_int_t)l->bucket_mb));
 }
 
-yx_status metrics_decisions(metrics *m, const ledger *l, size_t from) {
+yx_status metrics_decisions(metrics *m, const ledger *l) {
     yx_status status = YX_OK;
-    for (size_t i = from; status == YX_OK && i < json_array_size(l->entries); i++) {
-        json_t *line = json_copy(json_array_get(l->entries, i)); // step, event, detail, hash
+    for (; status == YX_OK && m->decisions < json_array_size(l->entries); m->decisions++) {
+        json_t *line = json_copy(json_array_get(l->entries, m->decisions)); // step, event, detail, hash
         if (line) json_object_set_new(line, "type", json_string("decision"));
         status = write_line(m, line);
     }

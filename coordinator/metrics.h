@@ -16,6 +16,7 @@ typedef struct metrics {
     event_file *events; // NULL without
     run_log *summary;   // of the log, for the report; NULL without
     bool log_failed;    // its last line may be cut
+    size_t decisions;   // entries of the ledger that the log has
     const yx_config *config;
     const yx_plan *plan;
     int64_t interval_steps;
@@ -28,8 +29,10 @@ typedef struct metrics {
 } metrics;
 
 // Opens the files in the run's folder. With resume_step ≥ 0 the log's lines of later steps, which the run will write
-// again, are taken out, and what event files have of them is superseded; else both begin anew.
-yx_status metrics_open(const yx_config *config, const yx_plan *plan, int64_t resume_step, metrics *out);
+// again, are taken out, and decisions that the ledger does not have; what event files have of these steps is
+// superseded. Else both begin anew.
+yx_status metrics_open(const yx_config *config, const yx_plan *plan, const ledger *l, int64_t resume_step,
+                       metrics *out);
 // How the run ended: with `result` and, if that is a failure, this thread's message, which stays. Returns `result`, or
 // why the last line or the report could not be written.
 yx_status metrics_end(metrics *m, yx_status result, int64_t step, int64_t tokens);
@@ -39,8 +42,8 @@ yx_status metrics_flush(metrics *m);
 yx_status metrics_start(metrics *m, int64_t step, int64_t tokens, int ranks, const char *device, int64_t micro_tokens);
 // How the ranks exchange.
 yx_status metrics_link(metrics *m, int64_t step, const rank_link *l);
-// Entries of the ledger, from the from-th on.
-yx_status metrics_decisions(metrics *m, const ledger *l, size_t from);
+// Entries of the ledger that the log does not have yet.
+yx_status metrics_decisions(metrics *m, const ledger *l);
 // A transition: the banner.
 yx_status metrics_stage(metrics *m, const plan_step *step);
 yx_status metrics_step(metrics *m, const plan_step *step, const worker_step_result *result, double seconds);

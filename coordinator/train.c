@@ -30,7 +30,6 @@ typedef struct trainer {
     yx_worker *worker;
     loader *loader;
     ledger ledger;
-    size_t logged; // entries of it that log.jsonl has
     fallback fallback;
     wire wire;
     spike_watch spikes;
@@ -107,12 +106,7 @@ fail:
     return status;
 }
 
-// Decisions that the log does not have yet.
-static yx_status log_decisions(trainer *t) {
-    yx_status status = leads(t) ? metrics_decisions(&t->metrics, &t->ledger, t->logged) : YX_OK;
-    t->logged = json_array_size(t->ledger.entries);
-    return status;
-}
+static yx_status log_decisions(trainer *t) { return leads(t) ? metrics_decisions(&t->metrics, &t->ledger) : YX_OK; }
 
 // --- What follows a step
 static yx_status evaluate(trainer *t, int64_t stage) {
@@ -283,7 +277,6 @@ static yx_status initialise(trainer *t, bool *resumed) {
         t->skips = ledger_in_a_row(&t->ledger, "skip", state.steps);
         t->steps = t->evaluated_step = state.steps;
         t->saved_step = state.elsewhere ? -1 : state.steps;
-        if (!state.elsewhere) t->logged = json_array_size(t->ledger.entries);
         t->tokens = t->requested_tokens = state.tokens;
         if (state.without_scales) t->calibrate_at = state.tokens;
     }
@@ -308,7 +301,7 @@ static yx_status open_run_folder(trainer *t, bool resumed) {
     YX_CHECK(yx_format(&path, "%s/config.yaml", c->run_dir));
     YX_CHECK(config_to_yaml(c, &yaml));
     if (!is_complete(t) || !yx_path_exists(path)) YX_CHECK(yx_write_file_atomic(path, yaml, strlen(yaml)));
-    YX_CHECK(metrics_open(c, &t->setup.plan, resumed ? t->steps : -1, &t->metrics));
+    YX_CHECK(metrics_open(c, &t->setup.plan, &t->ledger, resumed ? t->steps : -1, &t->metrics));
     yx_info("%lld parameters on %s, %d rank%s, micro-batches of up to %lld tokens; %lld tokens in %lld steps; run "
             "folder %s%s",
             (long long)worker_model(t->worker)->table.parameters, t->setup.device_name, group_size(t->group),

@@ -62,6 +62,17 @@ def make(folder, documents=130, num_words=300):
     return f"{folder}/config.yaml"
 
 
+def write_diverging(path, folder):
+    """A configuration for the data in `folder`: 24 steps at a rate that learns, then 24 at a thousand times that rate; with much weight
+    decay the second half multiplies all weights by -99 a step, until the activations overflow."""
+    stages = "\n".join(f"    - {{seq_len: 32, batch_size: 16, fraction: 0.5, lr_scale: {x}}}" for x in (0.1, 100))
+    text = CONFIG.format(folder=folder, stages=stages)
+    text = text.replace("epochs: 1", "total_tokens: 24576").replace("learning_rate: 2e-3", "learning_rate: 1e-1\n  weight_decay: 10")
+    with open(path, "w") as file:
+        file.write(text)
+    return path
+
+
 def log(folder, kind="step"):
     """Lines of a kind; of a run that is under way, without one that is being written."""
     with open(f"{folder}/log.jsonl") as file:

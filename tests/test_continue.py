@@ -82,12 +82,15 @@ def test_resume(folder, more, first):
     path, whole, gone = f"{folder}/stopped", f"{folder}/second", f"{first}-elsewhere"
     key = f"training.initial_checkpoint={first}"
     train(more, path, key, steps=7)
+    lines = [line for line in open(f"{path}/log.jsonl") if '"decision"' not in line]  # one is lost, another is not the run's
+    open(f"{path}/log.jsonl", "w").writelines([*lines, '{"type":"decision","step":1,"event":"x","detail":"x","hash":"0"}\n'])
     os.rename(first, gone)
     train(more, path, key)
     os.rename(gone, first)
     assert state(path) == state(whole)
     assert [s["loss"] for s in log(path)] == [s["loss"] for s in log(whole)]
     assert manifest(path)["ledger"] == manifest(whole)["ledger"] and len(log(path, "decision")) == 1
+    assert log(path, "decision")[0]["hash"] == manifest(path)["ledger"][0]["hash"]
     said = train(more, path, check=5).stderr
     assert f'training.initial_checkpoint is absent, not "{first}"' in said, said
     print("resumed without the first run's folder: same bits")

@@ -2,20 +2,9 @@
 numbers."""
 import json, os, shutil, tempfile
 import h5py, numpy as np
-from run_fixture import CONFIG, log, make, run
+from run_fixture import log, make, run, write_diverging
 
 NUMERIC, SKIPS = 17, 8
-STAGE = "    - {{seq_len: 32, batch_size: 16, fraction: 0.5, lr_scale: {scale}}}"
-
-
-def configure(folder):
-    """24 steps at a rate that learns, then 24 at a thousand times that rate; with much weight decay the second half
-    multiplies all weights by -99 a step, until the activations overflow."""
-    stages = "\n".join(STAGE.format(scale=s) for s in (0.1, 100))
-    text = CONFIG.format(folder=folder, stages=stages)
-    text = text.replace("epochs: 1", "total_tokens: 24576").replace("learning_rate: 2e-3", "learning_rate: 1e-1\n  weight_decay: 10")
-    open(f"{folder}/config.yaml", "w").write(text)
-    return f"{folder}/config.yaml"
 
 
 def fails(path, config, *sets):
@@ -86,7 +75,7 @@ def main():
     folder = tempfile.mkdtemp(prefix="yxanul-nan-")
     try:
         make(folder)
-        config = configure(folder)
+        config = write_diverging(f"{folder}/config.yaml", folder)
         test_gradient(folder, config)
         test_parameters(folder, config)
     finally:

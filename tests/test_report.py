@@ -3,7 +3,7 @@ and resumed, that end in NaN, under way; of logs that are long, damaged or of an
 import json, math, os, re, resource, shutil, subprocess, sys, tempfile, time
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
-from run_fixture import BINARY, CONFIG, ENVIRONMENT, STAGES, log, make, run
+from run_fixture import BINARY, CONFIG, ENVIRONMENT, STAGES, log, make, run, write_diverging
 
 STOPPED, USAGE, IO, NUMERIC = 75, 2, 6, 17
 XHTML, SVG = "{http://www.w3.org/1999/xhtml}", "{http://www.w3.org/2000/svg}"
@@ -254,10 +254,7 @@ def test_under_way(folder, config):
 
 
 def test_not_finite(folder):
-    stages = "\n".join(f"    - {{seq_len: 32, batch_size: 16, fraction: 0.5, lr_scale: {x}}}" for x in (0.1, 100))
-    text = CONFIG.format(folder=folder, stages=stages)
-    text = text.replace("epochs: 1", "total_tokens: 24576").replace("learning_rate: 2e-3", "learning_rate: 1e-1\n  weight_decay: 10")
-    open(f"{folder}/nan.yaml", "w").write(text)
+    write_diverging(f"{folder}/nan.yaml", folder)
     path = f"{folder}/nan"
     failed = run("train", "--config", f"{folder}/nan.yaml", "--set", f"run_dir={path}", check=NUMERIC).stderr
     page = Page(f"{path}/report.html")

@@ -1,7 +1,7 @@
 """Event files, read by TensorBoard's own reader: every scalar is log.jsonl's, also after kills, resumes and fresh starts."""
 import glob, logging, math, os, random, shutil, struct, subprocess, sys, tempfile, time
 import numpy as np
-from run_fixture import BINARY, CONFIG, ENVIRONMENT, log, make, run
+from run_fixture import BINARY, ENVIRONMENT, log, make, run, write_diverging
 
 try:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -168,10 +168,7 @@ def test_off(folder, config):
 
 def test_not_finite(folder):
     """What is not a number is shown as such."""
-    stages = "\n".join(f"    - {{seq_len: 32, batch_size: 16, fraction: 0.5, lr_scale: {x}}}" for x in (0.1, 100))
-    text = CONFIG.format(folder=folder, stages=stages)
-    text = text.replace("epochs: 1", "total_tokens: 24576").replace("learning_rate: 2e-3", "learning_rate: 1e-1\n  weight_decay: 10")
-    open(f"{folder}/nan.yaml", "w").write(text)
+    write_diverging(f"{folder}/nan.yaml", folder)
     path = f"{folder}/nan"
     run("train", "--config", f"{folder}/nan.yaml", "--set", f"run_dir={path}", check=NUMERIC)
     check(path)
